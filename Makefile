@@ -1,0 +1,39 @@
+# Two commands do everything: `make demo` and `make test`. A target that needs the environment makes it.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+
+.PHONY: demo app test check bench check-fresh
+
+demo: $(VENV)/.installed ## set up, train on the bundled corpus, open the dashboard
+	$(PY) -m carto_core demo $(ARGS)
+
+app: $(VENV)/.installed ## open the dashboard on the runs that are there
+	$(PY) -m carto_core open $(ARGS)
+
+check: $(VENV)/.installed-dev ## format, lint, types, direction of imports
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/pyright
+
+test: check ## everything that CI runs
+	$(PY) -m pytest $(ARGS)
+
+bench: $(VENV)/.installed-dev ## print every figure of the README anew
+	$(PY) -m benchmarks.run_all
+
+check-fresh: ## clone into a temporary folder, without any environment, and run demo and test there
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	git clone --quiet . "$$folder/clone" && cd "$$folder/clone" && \
+	$(MAKE) demo ARGS=--no-open && $(MAKE) test
+
+$(VENV)/.installed: requirements.txt
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt requirements.txt
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@ $(VENV)/.installed

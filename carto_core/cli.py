@@ -1,0 +1,388 @@
+"""The command line: one verb a function. It parses, calls a workflow and prints; it computes nothing.
+
+Exit code 0 done, 2 the user's mistake (one clear line), 1 ours. With --json exactly one JSON object on stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+
+from carto_core import CONTRACT_VERSION, __version__
+from carto_core.audits import AUDITS
+from carto_core.config import CanaryConfig, CorpusConfig, EngineConfig, ModelConfig, RunConfig, ScoreConfig
+from carto_core.errors import Cancelled, CartoError, ConfigError
+from carto_core.export import EXPORTS
+from carto_core.interventions import DEFAULT_ALPHA, DEFAULT_GAMMA
+from carto_core.quadrants import QUADRANTS, Cuts
+from carto_core.selection import read_polygon_file
+from carto_core.store.reader import Run, open_run
+from carto_core.store.rundir import list_runs, resolve_runs_root
+from carto_core.tasks import TASKS
+from carto_core.ui.launch import serve
+from carto_core.workflows import light
+from carto_core.workflows.demo import DEMO_RUN, demo_config
+
+Result = dict[str, Any]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code; no mistake of the user's ends in a traceback."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in arguments
+    try:
+        code = cli.main(arguments, prog_name="carto_core", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as error:
+        _fail(type(error).__name__, error.format_message(), code=2, as_json=as_json)
+    except (Cancelled, KeyboardInterrupt, click.Abort) as error:
+        _fail("Cancelled", str(error) or "stopped", code=1, as_json=as_json)
+    except CartoError as error:
+        _fail(type(error).__name__, str(error), code=2, as_json=as_json)
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:
+        if not as_json:
+            raise
+        _fail(type(error).__name__, str(error), code=1, as_json=True)
+
+
+def _fail(name: str, message: str, *, code: int, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"error": name, "message": message}))
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _show(result: Any, text: str, *, as_json: bool) -> None:
+    print(json.dumps(result, ensure_ascii=False, default=str) if as_json else text)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+run_argument = click.argument("run", metavar="RUN")
+runs_root_option = click.option("--runs-root", default=None, help="Folder of runs (default: CARTO_RUNS or data/runs).")
+
+
+def _run_command(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a verb its RUN argument, --runs-root and --json."""
+    for decorate in (run_argument, runs_root_option, json_option):
+        function = decorate(function)
+    return function
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def cli() -> None:
+    """See which training samples a model memorizes, and measure what removing them does."""
+
+
+@cli.command()
+@click.option(
+    "--corpus", required=True, metavar="demo|PATH", help="`demo`, a file or a folder of JSONL, Parquet, CSV, text."
+)
+@click.option("--text-column", default="text", show_default=True)
+@click.option("--key-column", default=None, help="Your own unique ids (default: `key`, else FILE/ROW).")
+@click.option(
+    "--split", type=click.Choice(["line", "paragraph"]), default="line", show_default=True, help="For text files."
+)
+@click.option("--validation", type=float, default=0.1, show_default=True, help="Share held out.")
+@click.option("--vocab-size", type=int, default=512, show_default=True, help="Size of the BPE vocabulary.")
+@click.option("--task", type=click.Choice(list(TASKS)), default="lstm", show_default=True)
+@click.option("--epochs", type=float, default=20, show_default=True)
+@click.option("--snapshots", type=int, default=24, show_default=True, help="Recorded points of kind `after`.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--threads", type=int, default=1, show_default=True, help="CPU threads; part of what makes a run repeatable."
+)
+@click.option("--losses", type=click.Choice(["after", "during", "both"]), default="after", show_default=True)
+@click.option("--canaries", default="64", show_default=True, metavar="N|none", help="Distinct secrets to plant.")
+@click.option("--canary-repeats", default="1,2,4,8", show_default=True, help="Ladder of repetitions.")
+@click.option("--batch-size", type=int, default=32, show_default=True)
+@click.option("--learning-rate", type=float, default=3e-3, show_default=True)
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="The run directory; its name is the run id."
+)
+@click.option("--resume", is_flag=True, help="Go on with the interrupted run in --out.")
+@json_option
+def train(*, as_json: bool, out: Path, resume: bool, **options: Any) -> None:
+    """Train a model on a corpus and record every sample's loss."""
+    from carto_core.workflows.training import train_run
+
+    result = train_run(_run_config(**options), out, resume=resume)
+    _show(result, f"{result['status']}: {result['run']} ({result['num_samples']:,} samples)", as_json=as_json)
+
+
+def _run_config(
+    *,
+    corpus: str,
+    text_column: str,
+    key_column: str | None,
+    split: Any,
+    validation: float,
+    vocab_size: int,
+    task: str,
+    canaries: str,
+    canary_repeats: str,
+    **engine: Any,
+) -> RunConfig:
+    return RunConfig(
+        corpus=CorpusConfig(
+            path=corpus if corpus == "demo" else str(Path(corpus).absolute()),
+            text_column=text_column,
+            key_column=key_column,
+            split=split,
+            validation=validation,
+            vocab_size=vocab_size,
+        ),
+        canaries=CanaryConfig(
+            num_inserted=0 if canaries == "none" else _whole(canaries, "--canaries"),
+            repeats=tuple(_whole(part, "--canary-repeats") for part in canary_repeats.split(",")),
+        ),
+        model=ModelConfig(task=task),
+        engine=EngineConfig(**engine),
+    )
+
+
+def _whole(text: str, flag: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{flag}: {text!r} is not a whole number") from None
+
+
+@cli.command()
+@_run_command
+@click.option("--eps-mode", type=click.Choice(["absolute", "pooled", "snapshot"]), default=None)
+@click.option("--eps", type=float, default=None, help="Nats in mode absolute, else a quantile.")
+@click.option("--burn-in", type=float, default=None, help="Share of the snapshots that count as early.")
+@click.option("--x", default=None, help="Score on the map's x axis.")
+@click.option("--y", default=None, help="Score on the memorization axis.")
+@click.option("--cut-x", type=float, default=None, help="Percentile, 0 to 100.")
+@click.option("--cut-y", type=float, default=None, help="Percentile, 0 to 100, towards more memorized.")
+def score(*, run: str, runs_root: str | None, as_json: bool, **changes: Any) -> None:
+    """Compute scores and quadrants anew; what is not given stays as it was."""
+    opened = open_run(run, runs_root)
+    given = {name: value for name, value in changes.items() if value is not None}
+    if given.get("eps_mode") == "absolute" and "eps" not in given:
+        raise ConfigError("--eps-mode absolute needs --eps in nats")
+    result = light.score(opened, ScoreConfig.from_dict(light.score_config(opened).to_dict() | given))
+    lines = [f"{name}: {value}" for name, value in result.items() if name not in ("quadrants", "notes")]
+    lines += result["notes"]
+    lines += [f"{QUADRANTS[name].title}: {count:,} samples" for name, count in result["quadrants"].items()]
+    _show(result, "\n".join(lines), as_json=as_json)
+
+
+@cli.command()
+@_run_command
+@click.argument("names", nargs=-1, metavar="[NAME ...]")
+def audit(*, run: str, runs_root: str | None, as_json: bool, names: tuple[str, ...]) -> None:
+    """Audit the trained model; without a NAME, in every way."""
+    from carto_core.workflows.auditing import audit_run
+
+    results = audit_run(open_run(run, runs_root), names)
+    shown = {
+        name: {"definition": r["definition"], "summary": _calibration_only(r["summary"])} for name, r in results.items()
+    }
+    lines = [f"{AUDITS[name].title}: {json.dumps(r['summary'])}" for name, r in shown.items()]
+    _show(shown, "\n".join(lines), as_json=as_json)
+
+
+def _calibration_only(summary: Result) -> Result:
+    """Leave out the report half: one chooses by calibration; `measure` and the files hold the rest."""
+    return {name: value for name, value in summary.items() if name != "report"}
+
+
+@cli.command()
+@_run_command
+@click.option("--quadrant", default=None, metavar="NAME", help=", ".join(QUADRANTS))
+@click.option("--polygon", default=None, metavar="FILE.json")
+@click.option("--top", type=float, default=None, metavar="Q", help="Share of all rows, in (0, 1].")
+@click.option("--by", default=None, metavar="SCORE", help="With --top: rank by this score.")
+@click.option("--keys", default=None, metavar="FILE", help="One key a line.")
+@click.option("--out", required=True, type=click.Path(path_type=Path))
+def select(*, run: str, runs_root: str | None, as_json: bool, out: Path, **how: Any) -> None:
+    """Choose samples by one rule and write a selection file."""
+    opened = open_run(run, runs_root)
+    selection = _selected(opened, **how)
+    light.write_selection(opened, selection, out)
+    result = {"num_samples": len(selection.sample_ids), "path": str(out), "notes": list(selection.notes)}
+    _show(result, "\n".join([f"{result['num_samples']:,} samples: {out}", *selection.notes]), as_json=as_json)
+
+
+def _selected(
+    run: Run, *, quadrant: str | None, polygon: str | None, top: float | None, by: str | None, keys: str | None
+) -> Any:
+    if sum(option is not None for option in (quadrant, polygon, top, keys)) != 1:
+        raise ConfigError("give exactly one of --quadrant, --polygon, --top (with --by), --keys")
+    if (top is None) != (by is None):
+        raise ConfigError("--top and --by go together")
+    if quadrant is not None:
+        return light.select(run, light.quadrant_rule(quadrant, Cuts.of(light.load_table(run))))
+    if polygon is not None:
+        return light.select(run, read_polygon_file(polygon))
+    if keys is not None:
+        return light.select(run, light.read_keys(keys))
+    return light.select(run, {"type": "top", "by": by, "q": top})
+
+
+@cli.command()
+@_run_command
+@click.argument("selection", required=False, metavar="[SELECTION.json]")
+@click.option("--action", default=None, metavar="prune|reweight|upsample")
+@click.option("--factor", type=float, default=None)
+@click.option("--policy", type=click.Choice(["quadrants"]), default=None)
+@click.option("--alpha", type=float, default=DEFAULT_ALPHA, show_default=True, help="Weight of hotspots.")
+@click.option("--gamma", type=float, default=DEFAULT_GAMMA, show_default=True, help="Repeats of hard samples.")
+@click.option("--out", default=None, type=click.Path(path_type=Path))
+def plan(
+    *, run: str, runs_root: str | None, as_json: bool, selection: str | None, out: Path | None, **how: Any
+) -> None:
+    """Turn a selection, or the quadrant policy, into a plan directory."""
+    opened = open_run(run, runs_root)
+    made = _planned(opened, selection, **how)
+    path = light.save_plan(opened, made, out=out)
+    result = {"num_samples": int(made.affected.sum()), "path": str(path), "notes": list(made.notes)}
+    _show(result, "\n".join([f"{result['num_samples']:,} samples affected: {path}", *made.notes]), as_json=as_json)
+
+
+def _planned(
+    run: Run,
+    selection: str | None,
+    *,
+    action: str | None,
+    factor: float | None,
+    policy: str | None,
+    alpha: float,
+    gamma: float,
+) -> Any:
+    if (selection is None) == (policy is None):
+        raise ConfigError("give a SELECTION.json with --action, or --policy quadrants")
+    if policy is not None:
+        return light.plan_policy(run, alpha=alpha, gamma=gamma)
+    if selection is None or action is None:
+        raise ConfigError("a selection needs --action prune, reweight or upsample")
+    return light.plan_action(run, light.read_selection(run, selection), action=action, factor=factor)
+
+
+@cli.command()
+@_run_command
+@click.argument("plan_dir", metavar="PLAN_DIR")
+@click.option("--seeds", type=int, default=3, show_default=True)
+@click.option("--equal", type=click.Choice(["steps", "epochs"]), default="steps", show_default=True)
+@click.option("--out", default=None, type=click.Path(path_type=Path))
+def measure(*, run: str, runs_root: str | None, as_json: bool, plan_dir: str, out: Path | None, **how: Any) -> None:
+    """Retrain under a plan, a random control of its size and without duplicates, over several seeds."""
+    from carto_core.workflows.measuring import measure_plan
+
+    result = measure_plan(open_run(run, runs_root), plan_dir, out=out, **how)
+    lines = [
+        f"{e['metric']}: {e['arm']} - {e['against']} = {_number(e['estimate'])} [{_number(e['low'])}, {_number(e['high'])}]"
+        for e in result["effects"]
+    ]
+    _show(result, "\n".join(lines), as_json=as_json)
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:+.4f}"
+
+
+@cli.command()
+@_run_command
+@click.argument("plan_dir", metavar="PLAN_DIR")
+@click.option("--format", "file_format", type=click.Choice(list(EXPORTS)), default="parquet", show_default=True)
+@click.option("--out", required=True, type=click.Path(path_type=Path))
+@click.option("--without-canaries", is_flag=True, help="Leave out planted keys.")
+@click.option("--corpus", is_flag=True, help="Write the cleaned corpus (JSONL) instead.")
+def export(*, run: str, runs_root: str | None, as_json: bool, plan_dir: str, out: Path, **how: Any) -> None:
+    """Write a plan's intervention list and its manifest, or the cleaned corpus."""
+    path = light.export(open_run(run, runs_root), plan_dir, out=out, **how)
+    _show({"path": str(path)}, str(path), as_json=as_json)
+
+
+@cli.command()
+@runs_root_option
+@json_option
+def runs(*, runs_root: str | None, as_json: bool) -> None:
+    """List the runs."""
+    found = [Run(files) for files in list_runs(runs_root)]
+    rows = [
+        {
+            "run": r.run_id,
+            "status": r.status,
+            "num_samples": r.manifest.get("num_samples"),
+            "created": r.manifest.get("created"),
+        }
+        for r in found
+    ]
+    lines = [f"{row['run']:24} {row['status']:12} {row['num_samples']:>9,} samples  {row['created']}" for row in rows]
+    empty = f"no runs under {resolve_runs_root(runs_root)}; make one with: python -m carto_core demo"
+    _show({"runs": rows}, "\n".join(lines) or empty, as_json=as_json)
+
+
+@cli.command(name="open")
+@click.argument("run", required=False, metavar="[RUN]")
+@runs_root_option
+@click.option("--port", type=int, default=None, help="Default: 8501, or the next free one.")
+@click.option("--no-browser", is_flag=True)
+def open_dashboard(*, run: str | None, runs_root: str | None, port: int | None, no_browser: bool) -> None:
+    """Open the dashboard, on one run or on all."""
+    opened = None if run is None else open_run(run, runs_root)
+    root = resolve_runs_root(runs_root) if opened is None else opened.files.path.parent
+    serve(root, run_id=None if opened is None else opened.run_id, port=port, browser=not no_browser)
+
+
+@cli.command()
+@runs_root_option
+@click.option("--port", type=int, default=None)
+@click.option("--no-open", is_flag=True, help="Train and audit only.")
+@json_option
+def demo(*, runs_root: str | None, port: int | None, no_open: bool, as_json: bool) -> None:
+    """Train and audit the bundled corpus if that is not done yet, then open the dashboard."""
+    root = resolve_runs_root(runs_root)
+    _make_demo(root)
+    if as_json or no_open:
+        _show({"run": str(root / DEMO_RUN), "status": "complete"}, f"ready: {root / DEMO_RUN}", as_json=as_json)
+    if not no_open:
+        serve(root, run_id=DEMO_RUN, port=port, browser=True)
+
+
+def _make_demo(root: Path) -> None:
+    """Do what is missing: a second call finds everything there and loads no torch."""
+    out = root / DEMO_RUN
+    if not (out / "run.json").is_file() or open_run(out).status != "complete":
+        from carto_core.workflows.training import train_run
+
+        train_run(demo_config(), out, resume=(out / "run.json").is_file())
+    missing = [name for name in AUDITS if light.read_audit(open_run(out), name) is None]
+    if missing:
+        from carto_core.workflows.auditing import audit_run
+
+        audit_run(open_run(out), missing)
+
+
+@cli.command()
+@runs_root_option
+@json_option
+def doctor(*, runs_root: str | None, as_json: bool) -> None:
+    """Say what this machine has: versions, device, cores, runs folder."""
+    import torch
+
+    root = resolve_runs_root(runs_root)
+    facts = {
+        "carto_version": __version__,
+        "contract_version": CONTRACT_VERSION,
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "duckdb", "streamlit", "plotly", "pandas", "numpy")},
+        "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
+        "runs_root": str(root),
+        "num_runs": len(list_runs(root)),
+    }
+    _show(facts, "\n".join(f"{name}: {value}" for name, value in facts.items()), as_json=as_json)

@@ -1,0 +1,218 @@
+"""Settings as frozen dataclasses: checked when made, saved with every run, enough to replay it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from carto_core.errors import ConfigError
+
+EpsMode = Literal["absolute", "pooled", "snapshot"]
+Losses = Literal["after", "during", "both"]
+
+
+class _Config:
+    """Conversion to and from JSON-ready dicts; an unknown field is an error, not silence."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a JSON-ready dict (tuples become lists)."""
+        fields = dataclasses.asdict(self)  # pyright: ignore[reportArgumentType]
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Self:
+        """Return the config that `to_dict` came from.
+
+        Raises:
+            ConfigError: a field is unknown, missing or out of range.
+        """
+        known = {f.name for f in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
+        unknown = sorted(set(fields) - known)
+        if unknown:
+            raise ConfigError(f"{cls.__name__} has no field {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        try:
+            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        except TypeError as error:
+            raise ConfigError(f"{cls.__name__}: {error}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig(_Config):
+    """Where samples come from, and how the text becomes training and validation tokens.
+
+    Attributes:
+        path: a file (or a folder of files) of JSONL, Parquet, CSV or text; `demo` is the bundled corpus.
+        text_column: column that holds the text.
+        key_column: column with the user's own unique ids; None takes `key` where there is one, else `{file}/{row}`.
+        split: how a plain text file is cut into samples.
+        validation: share of the samples held out, duplicate groups kept whole, in (0, 1).
+        vocab_size: size of the BPE vocabulary to train.
+    """
+
+    path: str
+    text_column: str = "text"
+    key_column: str | None = None
+    split: Literal["line", "paragraph"] = "line"
+    validation: float = 0.1
+    vocab_size: int = 512
+
+    def __post_init__(self) -> None:
+        _require(0 < self.validation < 1, f"--validation must lie between 0 and 1, got {self.validation}")
+        _require(self.vocab_size >= 300, f"vocab_size must be at least 300 (256 bytes and some), got {self.vocab_size}")
+        _require(self.split in ("line", "paragraph"), f"--split must be line or paragraph, got {self.split!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CanaryConfig(_Config):
+    """How many secrets are planted, and how often.
+
+    Attributes:
+        num_inserted: distinct inserted secrets; as many controls are drawn and never inserted. 0 plants none.
+        repeats: ladder of repetitions.
+    """
+
+    num_inserted: int = 64
+    repeats: tuple[int, ...] = (1, 2, 4, 8)
+
+    def __post_init__(self) -> None:
+        _require(self.num_inserted >= 0, f"--canaries must be 0 or more, got {self.num_inserted}")
+        good = bool(self.repeats) and all(r >= 1 for r in self.repeats) and len(set(self.repeats)) == len(self.repeats)
+        _require(good, f"--canary-repeats must be distinct numbers >= 1, got {list(self.repeats)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(_Config):
+    """The model: a name in `TASKS` and its size.
+
+    Attributes:
+        task: name in `TASKS`.
+        embed: width of the token embedding.
+        hidden: width of the recurrent state.
+        layers: number of layers.
+        dropout: share of activations dropped between layers and before the output while training.
+        context: longest window in tokens; a longer text is read in several windows.
+    """
+
+    task: str = "lstm"
+    embed: int = 96
+    hidden: int = 192
+    layers: int = 1
+    dropout: float = 0.0
+    context: int = 256
+
+    def __post_init__(self) -> None:
+        for name in ("embed", "hidden", "layers", "context"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        _require(0 <= self.dropout < 1, f"dropout must lie in [0, 1), got {self.dropout}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig(_Config):
+    """The training loop.
+
+    Attributes:
+        epochs: passes over the planted training samples.
+        snapshots: how many `after` (or `during`) snapshots, spread evenly over the optimizer steps.
+        losses: which losses are recorded.
+        seed: of split, canaries, tokenizer, initialisation and order.
+        device: `auto`, `cpu` or `cuda`.
+        threads: CPU threads of torch; results are bit-for-bit repeatable for a given number.
+        batch_size: samples a step.
+        learning_rate: AdamW's, constant after the warm-up.
+        weight_decay: AdamW's.
+        clip: largest gradient norm.
+    """
+
+    epochs: float = 20
+    snapshots: int = 24
+    losses: Losses = "after"
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = 1
+    batch_size: int = 32
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.0
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(self.epochs > 0, f"--epochs must be above 0, got {self.epochs}")
+        _require(self.snapshots >= 1, f"--snapshots must be at least 1, got {self.snapshots}")
+        _require(self.losses in ("after", "during", "both"), f"--losses: after, during or both, got {self.losses!r}")
+        _require(self.device in ("auto", "cpu", "cuda"), f"--device: auto, cpu or cuda, got {self.device!r}")
+        _require(self.threads >= 1, f"--threads must be at least 1, got {self.threads}")
+        _require(self.batch_size >= 1, f"batch_size must be at least 1, got {self.batch_size}")
+        _require(self.learning_rate > 0, f"learning_rate must be above 0, got {self.learning_rate}")
+        _require(self.seed >= 0, f"--seed must be 0 or more, got {self.seed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """All that a training run needs; `run.json` keeps it."""
+
+    corpus: CorpusConfig
+    canaries: CanaryConfig
+    model: ModelConfig
+    engine: EngineConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dict of the four parts."""
+        return {f.name: getattr(self, f.name).to_dict() for f in dataclasses.fields(self)}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Self:
+        """Return the config that `to_dict` came from.
+
+        Raises:
+            ConfigError: a part or a field is unknown, missing or out of range.
+        """
+        try:
+            return cls(
+                corpus=CorpusConfig.from_dict(fields["corpus"]),
+                canaries=CanaryConfig.from_dict(fields["canaries"]),
+                model=ModelConfig.from_dict(fields["model"]),
+                engine=EngineConfig.from_dict(fields["engine"]),
+            )
+        except KeyError as error:
+            raise ConfigError(f"the run's config lacks the part {error}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig(_Config):
+    """How a run's trajectories become scores and quadrants.
+
+    Attributes:
+        eps_mode: what the forget threshold is: nats (`absolute`), a quantile of all observed losses (`pooled`), or a
+            quantile of each snapshot's losses (`snapshot`).
+        eps: nats in mode `absolute`, else a quantile in [0, 1].
+        burn_in: share of the snapshots that count as early, in (0, 1].
+        x: score on the map's x axis.
+        y: score on the map's y axis, the memorization axis.
+        cut_x: percentile in [0, 100] that cuts x.
+        cut_y: percentile in [0, 100] that cuts y, counted towards "more memorized".
+    """
+
+    eps_mode: EpsMode = "pooled"
+    eps: float = 0.5
+    burn_in: float = 0.2
+    x: str = "difficulty"
+    y: str = "memorization"
+    cut_x: float = 75.0
+    cut_y: float = 75.0
+
+    def __post_init__(self) -> None:
+        modes = ("absolute", "pooled", "snapshot")
+        _require(self.eps_mode in modes, f"--eps-mode must be one of {', '.join(modes)}, got {self.eps_mode!r}")
+        _require(math.isfinite(self.eps), f"--eps must be a finite number, got {self.eps}")
+        if self.eps_mode != "absolute":
+            _require(0 <= self.eps <= 1, f"--eps is a quantile in mode {self.eps_mode}: 0 to 1, got {self.eps}")
+        _require(0 < self.burn_in <= 1, f"--burn-in must lie in (0, 1], got {self.burn_in}")
+        for name in ("cut_x", "cut_y"):
+            value = getattr(self, name)
+            _require(0 <= value <= 100, f"--{name.replace('_', '-')} is a percentile: 0 to 100, got {value}")
+
+
+def _require(condition: bool, message: str) -> None:  # noqa: FBT001 (a condition is what it is)
+    if not condition:
+        raise ConfigError(message)

@@ -1,0 +1,155 @@
+"""The corpus as a run uses it: split, planted, tokenized, and written beside the run before training starts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+from carto_core.config import CanaryConfig, CorpusConfig
+from carto_core.corpus.canaries import Canary, corpus_words, draw_canaries, plant
+from carto_core.corpus.identity import duplicate_groups, split_validation
+from carto_core.corpus.reading import Row, corpus_sha256, read_corpus
+from carto_core.corpus.tokenizer import BPE
+from carto_core.types import Int32
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids of many texts, end to end.
+
+    Attributes:
+        ids: int32[sum of lengths].
+        offsets: int64[N + 1]; text i is `ids[offsets[i]:offsets[i + 1]]`.
+    """
+
+    ids: Int32
+    offsets: np.ndarray
+
+    @classmethod
+    def encode(cls, texts: Sequence[str], tokenizer: BPE) -> Tokens:
+        """Return the tokens of `texts`, without BOS."""
+        lists = tokenizer.encode_many(texts)
+        offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in lists])]).astype(np.int64)
+        flat = np.fromiter((i for ids in lists for i in ids), np.int32, count=int(offsets[-1]))
+        return cls(flat, offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, sample: int) -> Int32:
+        return self.ids[self.offsets[sample] : self.offsets[sample + 1]]
+
+    @property
+    def lengths(self) -> Int32:
+        """int32[N]: tokens of each text; all of them are predicted (the first from BOS)."""
+        return np.diff(self.offsets).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class PreparedCorpus:
+    """A corpus ready to train on.
+
+    Attributes:
+        rows: training samples in order of sample_id, planted copies last.
+        group_id: int32[N], exact duplicates.
+        canary_id: one per training sample, None = not planted.
+        validation: held-out rows, never planted.
+        canaries: inserted ones and controls.
+        words: what random words are drawn from; empty without canaries.
+        tokenizer: frozen.
+        sha256: the corpus's fingerprint before planting.
+    """
+
+    rows: list[Row]
+    group_id: Int32
+    canary_id: list[int | None]
+    validation: list[Row]
+    canaries: list[Canary]
+    words: list[str]
+    tokenizer: BPE
+    sha256: str
+
+    @cached_property
+    def train_tokens(self) -> Tokens:
+        """Tokens of the training samples."""
+        return Tokens.encode([row.text for row in self.rows], self.tokenizer)
+
+    @cached_property
+    def validation_tokens(self) -> Tokens:
+        """Tokens of the validation samples."""
+        return Tokens.encode([row.text for row in self.validation], self.tokenizer)
+
+    def tables(self) -> dict[str, pa.Table]:
+        """Return the contract's tables `samples`, `validation` and `canaries`."""
+        return {
+            "samples": pa.table(
+                {
+                    "sample_id": np.arange(len(self.rows), dtype=np.int32),
+                    "key": [row.key for row in self.rows],
+                    "text": [row.text for row in self.rows],
+                    "source": [row.source for row in self.rows],
+                    "group_id": self.group_id,
+                    "num_tokens": self.train_tokens.lengths,
+                    "canary_id": pa.array(self.canary_id, pa.int32()),
+                    "meta": [json.dumps(row.meta, ensure_ascii=False) for row in self.rows],
+                }
+            ),
+            "validation": pa.table(
+                {
+                    "key": [row.key for row in self.validation],
+                    "text": [row.text for row in self.validation],
+                    "num_tokens": self.validation_tokens.lengths,
+                }
+            ),
+            "canaries": pa.table(
+                {
+                    "canary_id": pa.array([c.canary_id for c in self.canaries], pa.int32()),
+                    "kind": pa.array([c.kind for c in self.canaries], pa.string()),
+                    "prefix": pa.array([c.prefix for c in self.canaries], pa.string()),
+                    "secret": pa.array([c.secret for c in self.canaries], pa.string()),
+                    "repeats": pa.array([c.repeats for c in self.canaries], pa.int32()),
+                    "role": pa.array([c.role for c in self.canaries], pa.string()),
+                    "inserted": pa.array([c.inserted for c in self.canaries], pa.bool_()),
+                    "log2_space": pa.array([c.log2_space for c in self.canaries], pa.float64()),
+                }
+            ),
+        }
+
+
+def prepare(corpus: CorpusConfig, canaries: CanaryConfig, *, seed: int) -> PreparedCorpus:
+    """Read, group, split, train the tokenizer, draw canaries and plant them: all from one seed.
+
+    The tokenizer sees one copy of each distinct training text and no canary.
+
+    Raises:
+        CorpusError: see `read_corpus`, `split_validation`, `draw_canaries`.
+    """
+    rows = read_corpus(corpus)
+    groups = duplicate_groups([row.text for row in rows])
+    held_out = split_validation(groups, share=corpus.validation, seed=seed)
+    train = [row for row, held in zip(rows, held_out, strict=True) if not held]
+    distinct = list(dict.fromkeys(row.text for row in train))
+    tokenizer = BPE.train(distinct, vocab_size=corpus.vocab_size)
+    words = corpus_words(distinct) if canaries.num_inserted else []
+    drawn = draw_canaries(canaries, words=words, tokenizer=tokenizer, seed=seed)
+    copies = plant(drawn)
+    taken = {row.key for row in rows}
+    planted = train + [
+        Row(key=f"planted/{key}" if key in taken else key, text=text, source="canary", meta={})
+        for key, text, _ in copies
+    ]
+    return PreparedCorpus(
+        rows=planted,
+        group_id=duplicate_groups([row.text for row in planted]),
+        canary_id=[None] * len(train) + [canary_id for _, _, canary_id in copies],
+        validation=[row for row, held in zip(rows, held_out, strict=True) if held],
+        canaries=drawn,
+        words=words,
+        tokenizer=tokenizer,
+        sha256=corpus_sha256(rows),
+    )

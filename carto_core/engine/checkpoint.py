@@ -1,0 +1,89 @@
+"""Save and load the state of a training: tensors as safetensors, the rest as JSON. Only the last complete one is kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from carto_core.errors import RunCorrupt
+from carto_core.store.rundir import write_json
+
+
+def save_checkpoint(
+    folder: Path, *, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
+) -> None:
+    """Write a checkpoint under a temporary name, rename it, then remove the older ones.
+
+    Args:
+        folder: the run's `checkpoints/`.
+        step: optimizer steps taken.
+        model: whose weights are saved.
+        optimizer: whose moments are saved.
+        state: further JSON-ready facts.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"step-{step:09d}"
+    temporary = folder / f".{target.name}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary / "model.safetensors")
+    moments = {
+        f"{index}.{name}": torch.as_tensor(value)
+        for index, entry in optimizer.state_dict()["state"].items()
+        for name, value in entry.items()
+    }
+    save_file(moments | {"rng": torch.get_rng_state()}, temporary / "optimizer.safetensors")
+    write_json(temporary / "state.json", {"step": step, **state})
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
+    for other in folder.iterdir():
+        if other != target:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return the newest complete checkpoint, or None."""
+    return max(folder.glob("step-*"), default=None)
+
+
+def load_model(checkpoint: Path, model: torch.nn.Module, device: torch.device) -> None:
+    """Put the checkpoint's weights into `model`.
+
+    Raises:
+        RunCorrupt: a file is missing or damaged.
+    """
+    try:
+        model.load_state_dict(load_file(checkpoint / "model.safetensors", device=str(device)))
+    except Exception as error:  # noqa: BLE001 (safetensors and torch raise several unrelated types)
+        raise RunCorrupt(f"{checkpoint.name} cannot be loaded: {error}") from None
+
+
+def load_training(checkpoint: Path, optimizer: torch.optim.Optimizer, device: torch.device) -> dict[str, Any]:
+    """Put the optimizer's moments and torch's random state back, and return the JSON facts.
+
+    Raises:
+        RunCorrupt: a file is missing or damaged.
+    """
+    try:
+        tensors = load_file(checkpoint / "optimizer.safetensors", device=str(device))
+        facts = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    except Exception as error:  # noqa: BLE001 (as above)
+        raise RunCorrupt(f"{checkpoint.name} cannot be loaded: {error}") from None
+    torch.set_rng_state(tensors.pop("rng").cpu())
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, field = name.split(".", 1)
+        state.setdefault(int(index), {})[field] = tensor
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    return facts
+
+
+def checkpointed_step(folder: Path) -> int:
+    """Return how many optimizer steps the last complete checkpoint holds; 0 without one."""
+    checkpoint = last_checkpoint(folder)
+    return 0 if checkpoint is None else int(checkpoint.name.removeprefix("step-"))

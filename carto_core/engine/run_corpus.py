@@ -1,0 +1,81 @@
+"""The corpus of an existing run, read back from its tables: what retrains and audits work on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from carto_core.config import RunConfig
+from carto_core.corpus.canaries import Canary, corpus_words
+from carto_core.corpus.prepared import Tokens
+from carto_core.corpus.tokenizer import BPE
+from carto_core.errors import RunCorrupt
+from carto_core.store.reader import Run
+from carto_core.tasks.language import LanguageTask
+from carto_core.types import Float64, Int32
+
+
+@dataclass(frozen=True)
+class RunCorpus:
+    """What a run was trained on, tokenized with its frozen tokenizer.
+
+    Attributes:
+        texts: training texts in order of sample_id.
+        group_id: int32[N], exact duplicates.
+        canary_id: float64[N], NaN = not planted.
+        train: tokens of the training samples.
+        validation: tokens of the held-out samples.
+        canaries: inserted ones and controls.
+        words: what random words were drawn from; empty without canaries.
+        tokenizer: frozen.
+    """
+
+    texts: list[str]
+    group_id: Int32
+    canary_id: Float64
+    train: Tokens
+    validation: Tokens
+    canaries: list[Canary]
+    words: list[str]
+    tokenizer: BPE
+
+    def task(self, config: RunConfig, tokens: Tokens | None = None) -> LanguageTask:
+        """Return the run's task over its training samples, or over other tokens."""
+        return LanguageTask(
+            config.model,
+            self.train if tokens is None else tokens,
+            vocab_size=len(self.tokenizer),
+            bos_id=self.tokenizer.bos_id,
+        )
+
+
+def load_run_corpus(run: Run) -> RunCorpus:
+    """Return the corpus of a run, live or sealed.
+
+    Raises:
+        RunCorrupt: the tokenizer gives other token counts than the run recorded.
+    """
+    tokenizer = BPE.load(run.files.tokenizer)
+    samples = run.samples("sample_id, text, group_id, num_tokens, canary_id")
+    texts: list[str] = samples["text"].tolist()
+    train = Tokens.encode(texts, tokenizer)
+    if not np.array_equal(train.lengths, samples["num_tokens"].to_numpy()):
+        raise RunCorrupt(f"run {run.run_id}: tokenizer.json does not give the token counts in its samples table")
+    canaries = [
+        Canary(
+            **{name: row[name] for name in ("canary_id", "kind", "prefix", "secret", "repeats", "role", "log2_space")}
+        )
+        for row in run.canaries().to_dict("records")
+    ]
+    unplanted = [text for text, planted in zip(texts, samples["canary_id"].notna(), strict=True) if not planted]
+    return RunCorpus(
+        texts=texts,
+        group_id=samples["group_id"].to_numpy(np.int32),
+        canary_id=samples["canary_id"].to_numpy(np.float64, na_value=np.nan),
+        train=train,
+        validation=Tokens.encode(run.validation()["text"].tolist(), tokenizer),
+        canaries=canaries,
+        words=corpus_words(list(dict.fromkeys(unplanted))) if canaries else [],
+        tokenizer=tokenizer,
+    )

@@ -1,0 +1,79 @@
+"""Every exception a user can meet, and the one family they belong to.
+
+* CartoError
+  x ConfigError        a setting is missing, unknown or out of range
+  x UnknownNameError   a registry was asked for a name it does not have
+  x CorpusError        a corpus cannot be read, or breaks a rule (duplicate keys, no text, ...)
+  x RunError
+    + RunNotFound      no such run directory or run id
+    + RunNotSealed     the run is still being written
+    + RunExists        the directory to be written is there already
+    + RunCorrupt       files disagree with the run's manifest
+  x SelectionError     a rule that cannot be resolved, or resolves to nothing
+  x PlanError          an intervention that cannot be made, or a plan file that is damaged
+  x JobError           a job that cannot be started or cancelled
+  x Cancelled          the user stopped the work; nothing is broken
+
+A message says what was wrong, where, and what to do. `CartoError` is for people; `assert` is for our own mistakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class CartoError(Exception):
+    """Base of everything that is the user's to mend."""
+
+
+class ConfigError(CartoError):
+    """A setting is missing, unknown or out of range."""
+
+
+class UnknownNameError(CartoError):
+    """A registry was asked for a name it does not have."""
+
+    @classmethod
+    def of(cls, what: str, name: str, known: Iterable[str]) -> UnknownNameError:
+        """Return the error for `name`, listing what would have been accepted."""
+        return cls(f"unknown {what} {name!r}; choose one of: {', '.join(sorted(known))}")
+
+
+class CorpusError(CartoError):
+    """A corpus cannot be read, or breaks a rule."""
+
+
+class RunError(CartoError):
+    """Something is wrong with a run directory."""
+
+
+class RunNotFound(RunError):
+    """No such run directory or run id."""
+
+
+class RunNotSealed(RunError):
+    """The run is still being written."""
+
+
+class RunExists(RunError):
+    """The directory to be written is there already."""
+
+
+class RunCorrupt(RunError):
+    """Files disagree with the run's manifest."""
+
+
+class SelectionError(CartoError):
+    """A rule that cannot be resolved, or resolves to nothing."""
+
+
+class PlanError(CartoError):
+    """An intervention that cannot be made, or a plan file that is damaged."""
+
+
+class JobError(CartoError):
+    """A job that cannot be started or cancelled."""
+
+
+class Cancelled(CartoError):
+    """The user stopped the work; nothing is broken."""

@@ -1,0 +1,248 @@
+"""What leaves the product: plan directories, intervention lists with their manifest, and the cleaned corpus."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from carto_core import __version__
+from carto_core.errors import PlanError
+from carto_core.interventions import plan_sha256
+from carto_core.store import schema
+from carto_core.store.reader import Run, meta_of
+from carto_core.store.rundir import now, replacing, write_json
+from carto_core.store.writer import write_table
+from carto_core.types import Plan, SampleTable
+
+MANIFEST_META = (
+    "quadrant_x",
+    "quadrant_y",
+    "tau_d",
+    "tau_m",
+    "eps_mode",
+    "eps_quantile",
+    "eps",
+    "burn_in",
+    "score_kind",
+)
+COLUMNS = [
+    "key",
+    "sample_id",
+    "action",
+    "weight",
+    "repeat",
+    "quadrant",
+    "difficulty",
+    "memorization",
+    "canary_id",
+    "reason",
+]
+SPREADSHEET_TRIGGERS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def write_plan(run: Run, plan: Plan, table: SampleTable, *, out: str | Path | None = None) -> Path:
+    """Write `plan.parquet` and `plan.json` and return their directory, by default `RUN/plans/HASH`.
+
+    `report_seen` keeps whether the report canaries had been looked at before the plan was made.
+    """
+    digest = plan_sha256(plan, table)
+    folder = Path(out) if out is not None else run.files.plans / digest[:16]
+    rows = pa.table(
+        {
+            "sample_id": np.arange(len(table), dtype=np.int32),
+            "key": table.key.tolist(),
+            "repeat": plan.repeats,
+            "weight": plan.weights,
+            "reason": plan.reason,
+        },
+        schema=schema.PLAN,
+    )
+    write_table(rows, folder / "plan.parquet")
+    facts = {
+        "version": 1,
+        "plan_sha256": digest,
+        "run_id": run.run_id,
+        "corpus_sha256": table.corpus_sha256,
+        "action": plan.action,
+        "rule": plan.rule,
+        "notes": list(plan.notes),
+        "num_affected": int(plan.affected.sum()),
+        "report_seen": bool(run.manifest.get("report_seen", False)),
+        "created": now(),
+    }
+    write_json(folder / "plan.json", facts)
+    return folder
+
+
+def read_plan(folder: str | Path, table: SampleTable) -> tuple[Plan, dict[str, Any]]:
+    """Return a plan and its `plan.json`.
+
+    Raises:
+        PlanError: a file is missing or damaged, or the plan belongs to another run or corpus.
+    """
+    folder = Path(folder)
+    try:
+        facts = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        rows = pq.read_table(folder / "plan.parquet").to_pydict()
+        columns = rows["repeat"], rows["weight"], rows["reason"], rows["key"]
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise PlanError(f"{folder} is not a readable plan directory: {error}") from None
+    if facts.get("corpus_sha256") != table.corpus_sha256 or columns[3] != table.key.tolist():
+        raise PlanError(
+            f"the plan in {folder} was made for another run ({facts.get('run_id')}), not for {table.run_id}"
+        )
+    plan = Plan(
+        repeats=np.array(columns[0], np.int32),
+        weights=np.array(columns[1], np.float32),
+        reason=columns[2],
+        rule=facts["rule"],
+        action=facts["action"],
+        notes=tuple(facts["notes"]),
+    )
+    if plan_sha256(plan, table) != facts["plan_sha256"]:
+        raise PlanError(f"{folder}/plan.parquet does not match the hash in plan.json; make the plan again")
+    return plan, facts
+
+
+def export_list(
+    run: Run,
+    plan: Plan,
+    facts: dict[str, Any],
+    *,
+    table: SampleTable,
+    file_format: str,
+    out: str | Path,
+    without_canaries: bool = False,
+) -> Path:
+    """Write the intervention list, the affected rows only, and `FILE.manifest.json` beside it.
+
+    Args:
+        run: the base run.
+        plan: see `read_plan`.
+        facts: its `plan.json`.
+        table: of the run.
+        file_format: a name in `EXPORTS`.
+        out: the file to write.
+        without_canaries: leave out planted keys, which do not stand in the user's own corpus.
+
+    Raises:
+        PlanError: the format is unknown.
+    """
+    if file_format not in EXPORTS:
+        raise PlanError(f"unknown format {file_format!r}; choose one of: {', '.join(EXPORTS)}")
+    rows = intervention_rows(run, plan, table, without_canaries=without_canaries)
+    path = Path(out)
+    with replacing(path) as temporary:
+        EXPORTS[file_format](rows, temporary)
+    write_json(path.with_name(path.name + ".manifest.json"), _manifest(run, facts, rows, path))
+    return path
+
+
+def intervention_rows(run: Run, plan: Plan, table: SampleTable, *, without_canaries: bool = False) -> pd.DataFrame:
+    """Return the affected rows with the contract's columns, in order of sample_id."""
+    touched = plan.affected & ~table.is_canary if without_canaries else plan.affected
+    ids = np.flatnonzero(touched)
+    scores = run.scores().iloc[ids]
+    return pd.DataFrame(
+        {
+            "key": table.key[ids],
+            "sample_id": ids.astype(np.int32),
+            "action": _actions(plan)[ids],
+            "weight": plan.weights[ids],
+            "repeat": plan.repeats[ids],
+            "quadrant": scores["quadrant"].to_numpy(object),
+            "difficulty": scores["difficulty"].to_numpy(np.float32),
+            "memorization": scores["memorization"].to_numpy(np.float32),
+            "canary_id": pd.array(table.canary_id[ids], "Int32"),
+            "reason": np.array(plan.reason, object)[ids],
+        }
+    ).loc[:, COLUMNS]
+
+
+def export_corpus(run: Run, plan: Plan, table: SampleTable, *, out: str | Path) -> Path:
+    """Write the cleaned corpus as JSONL: the user's rows that the plan keeps, with `repeat` and `weight`.
+
+    Planted canaries are left out; validation samples were never part of training and are not in it.
+    """
+    samples = run.samples("sample_id, key, text, source, meta")
+    path = Path(out)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for row in samples.loc[(plan.repeats > 0) & ~table.is_canary].to_dict("records"):
+            sample_id = row.pop("sample_id")
+            applied = {"repeat": int(plan.repeats[sample_id]), "weight": float(str(plan.weights[sample_id]))}
+            file.write(json.dumps(row | applied | {"meta": meta_of(row["meta"])}, ensure_ascii=False) + "\n")
+    return path
+
+
+def sampler_snippet(file_name: str) -> str:
+    """Return a short program text that applies a Parquet list in a PyTorch training loop."""
+    return f'''import pandas as pd
+from torch.utils.data import DataLoader, WeightedRandomSampler
+
+changes = pd.read_parquet("{file_name}").set_index("key")
+repeat = pd.Series(1.0, index=keys)  # keys: your dataset's keys, in its order
+repeat.update(changes["repeat"].astype(float))
+sampler = WeightedRandomSampler(repeat.to_numpy(), num_samples=int(repeat.sum()), replacement=True)
+loader = DataLoader(dataset, batch_size=32, sampler=sampler)
+
+weight = pd.Series(1.0, index=keys)
+weight.update(changes["weight"].astype(float))
+# in the loop: loss = (weight_of_batch * loss_per_sample).sum() / weight_of_batch.sum()
+'''
+
+
+def _manifest(run: Run, facts: dict[str, Any], rows: pd.DataFrame, path: Path) -> dict[str, Any]:
+    meta = run.meta()
+    return {
+        "run_id": run.run_id,
+        "corpus_sha256": facts["corpus_sha256"],
+        "plan_sha256": facts["plan_sha256"],
+        "action": facts["action"],
+        "rule": facts["rule"],
+        "meta": {name: meta.get(name) for name in MANIFEST_META},
+        "seed": run.manifest["seed"],
+        "report_seen": facts["report_seen"],
+        "carto_version": __version__,
+        "num_rows": len(rows),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "created": now(),
+    }
+
+
+def _actions(plan: Plan) -> np.ndarray:
+    actions = np.full(len(plan.repeats), "keep", dtype=object)
+    actions[plan.weights != 1] = "reweight"
+    actions[plan.repeats > 1] = "upsample"
+    actions[plan.repeats == 0] = "prune"
+    return actions
+
+
+def _write_csv(rows: pd.DataFrame, path: Path) -> None:
+    """Write CSV with every text cell that a spreadsheet would execute made harmless by a leading apostrophe."""
+    harmless = rows.copy()
+    for name in ("key", "reason"):
+        harmless[name] = [f"'{v}" if str(v).startswith(SPREADSHEET_TRIGGERS) else v for v in rows[name]]
+    harmless.to_csv(path, index=False)
+
+
+def _write_jsonl(rows: pd.DataFrame, path: Path) -> None:
+    rows.to_json(path, orient="records", lines=True, force_ascii=False, double_precision=15)
+
+
+def _write_parquet(rows: pd.DataFrame, path: Path) -> None:
+    pq.write_table(pa.Table.from_pandas(rows, preserve_index=False), path)
+
+
+EXPORTS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
+    "csv": _write_csv,
+    "jsonl": _write_jsonl,
+    "parquet": _write_parquet,
+}

@@ -1,0 +1,156 @@
+"""A selection becomes a plan: how often each sample is drawn, and how heavily it counts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection
+from typing import get_args
+
+import numpy as np
+
+from carto_core.errors import PlanError
+from carto_core.quadrants import Cuts
+from carto_core.types import Action, Bool, Plan, SampleTable, Selection
+
+DEFAULT_FACTOR: dict[str, float] = {"reweight": 0.5, "upsample": 2}
+DEFAULT_ALPHA = 0.5
+DEFAULT_GAMMA = 2
+
+
+def make_plan(selection: Selection, table: SampleTable, *, action: str, factor: float | None = None) -> Plan:
+    """Return the plan that does one thing to a selection.
+
+    Args:
+        selection: resolved against `table`.
+        table: the run's samples.
+        action: `prune` (never drawn), `reweight` (loss times `factor`) or `upsample` (drawn `factor` times an epoch).
+        factor: for reweight above 0 and not 1 (default 0.5); for upsample a whole number of 2 or more (default 2).
+
+    Raises:
+        PlanError: the action is unknown, the factor does not fit it, or the selection is empty or is everything
+            that could be trained on.
+    """
+    if action not in get_args(Action):
+        raise PlanError(f"unknown action {action!r}; choose one of: {', '.join(get_args(Action))}")
+    if len(selection.sample_ids) == 0:
+        raise PlanError("the selection is empty: choose at least one sample to plan for")
+    factor = _checked_factor(action, factor)
+    repeats, weights = _nothing_changed(len(table))
+    if action == "prune":
+        repeats[selection.sample_ids], weights[selection.sample_ids] = 0, 0.0
+    elif action == "reweight":
+        weights[selection.sample_ids] = factor
+    else:
+        repeats[selection.sample_ids] = int(factor)
+    if not repeats.any():
+        raise PlanError("the plan would prune every sample; leave some to train on")
+    reason = [""] * len(table)
+    for sample_id in selection.sample_ids:
+        reason[sample_id] = f"{action}: {selection.rule['type']}"
+    notes = list(selection.notes)
+    if action == "upsample":
+        notes += _upsampling_warnings(repeats > 1, table, extractable=())
+    return Plan(repeats, weights, reason, selection.rule, action, tuple(notes))
+
+
+def quadrant_policy(
+    table: SampleTable,
+    cuts: Cuts,
+    *,
+    alpha: float = DEFAULT_ALPHA,
+    gamma: float = DEFAULT_GAMMA,
+    extractable: Collection[int] = (),
+) -> Plan:
+    """Return the paper's plan: Ambiguous-Hard drawn gamma times, Hotspots weighted alpha, Noisy-Outliers pruned.
+
+    Its notes warn where it would up-sample planted canaries, or samples that an audit has extracted.
+
+    Args:
+        table: the run's samples.
+        cuts: axes and thresholds; kept in the rule.
+        alpha: weight of hotspots, above 0 and below 1.
+        gamma: repeats of hard samples, a whole number of 2 or more.
+        extractable: sample ids that an audit found extractable.
+
+    Raises:
+        PlanError: alpha or gamma is out of range.
+    """
+    if not 0 < alpha < 1:
+        raise PlanError(f"--alpha must lie between 0 and 1, got {alpha}")
+    gamma = _checked_factor("upsample", gamma)
+    quadrant = cuts.assign(table.scores)
+    repeats, weights = _nothing_changed(len(table))
+    repeats[quadrant == "ambiguous-hard"] = int(gamma)
+    weights[quadrant == "hotspot-memorized"] = alpha
+    repeats[quadrant == "noisy-outlier"], weights[quadrant == "noisy-outlier"] = 0, 0.0
+    changed = (repeats != 1) | (weights != 1)
+    reason = [f"policy: {name}" if touched else "" for name, touched in zip(quadrant, changed, strict=True)]
+    rule = {
+        "type": "policy",
+        "policy": "quadrants",
+        "alpha": alpha,
+        "gamma": int(gamma),
+        "x": cuts.x,
+        "y": cuts.y,
+        "tau_x": cuts.tau_x,
+        "tau_y": cuts.tau_y,
+    }
+    notes = _upsampling_warnings(repeats > 1, table, extractable=extractable)
+    return Plan(repeats, weights, reason, rule, "policy", tuple(notes))
+
+
+def deduplicate(table: SampleTable) -> Plan:
+    """Return the plan that keeps the first copy of every exact-duplicate group and prunes the rest."""
+    _, first = np.unique(table.group_id, return_index=True)
+    repeats, weights = np.zeros(len(table), np.int32), np.zeros(len(table), np.float32)
+    repeats[first], weights[first] = 1, 1.0
+    reason = ["" if kept else "prune: exact duplicate" for kept in repeats]
+    return Plan(repeats, weights, reason, {"type": "deduplicate"}, "prune")
+
+
+def plan_sha256(plan: Plan, table: SampleTable) -> str:
+    """Return the plan's content hash: SHA-256 over its (key, repeat, weight) rows in order of key.
+
+    One JSON array a line, UTF-8, the weight as the shortest decimal of its float32.
+    """
+    digest = hashlib.sha256()
+    for key, repeat, weight in sorted(
+        zip(table.key, plan.repeats.tolist(), plan.weights, strict=True), key=lambda r: r[0]
+    ):
+        row = [key, repeat, float(str(weight))]
+        digest.update(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+    return digest.hexdigest()
+
+
+def _nothing_changed(num_samples: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.ones(num_samples, np.int32), np.ones(num_samples, np.float32)
+
+
+def _checked_factor(action: str, factor: float | None) -> float:
+    if action == "prune":
+        if factor is not None:
+            raise PlanError("--factor has no meaning for prune; leave it out")
+        return 0.0
+    value = DEFAULT_FACTOR[action] if factor is None else factor
+    if action == "reweight" and not (np.isfinite(value) and value > 0 and value != 1):
+        raise PlanError(f"reweight needs a factor above 0 and other than 1, got {value:g}")
+    if action == "upsample" and not (np.isfinite(value) and value >= 2 and value == int(value)):
+        raise PlanError(f"upsample needs a whole factor of 2 or more, got {value:g}")
+    return float(value)
+
+
+def _upsampling_warnings(upsampled: Bool, table: SampleTable, *, extractable: Collection[int]) -> list[str]:
+    """Return a sentence for each kind of sample that had better not be repeated."""
+    canaries = upsampled & table.is_canary
+    secrets = len(np.unique(table.canary_id[canaries]))
+    recited = sum(bool(upsampled[i]) for i in extractable)
+    notes = []
+    if secrets:
+        notes.append(
+            f"Warning: this up-samples {int(canaries.sum())} copies of {secrets} planted canaries, "
+            "so it would likely up-sample real secrets too."
+        )
+    if recited:
+        notes.append(f"Warning: this up-samples {recited} samples that the model already recites.")
+    return notes

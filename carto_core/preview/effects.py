@@ -1,0 +1,82 @@
+"""What a measurement says: paired differences over seeds, with t intervals."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student
+
+from carto_core.types import ROLES, Interval
+
+CONFIDENCE = 0.95
+METRICS: dict[str, str] = {
+    **{f"extraction.{role}": f"canary extraction, {role} half (share)" for role in ROLES},
+    "natural_extraction": "natural extraction (share of duplicate groups)",
+    **{f"exposure.{role}": f"median exposure, {role} half (bits)" for role in ROLES},
+    "ppl_nats": "validation loss (nats per token)",
+}
+
+
+def metric_of(arm: dict[str, Any], metric: str) -> float:
+    """Return one metric of one arm of `measure.json`; NaN where it is unknown."""
+    name, _, role = metric.partition(".")
+    value = arm[name][role] if role else arm[name]
+    if isinstance(value, dict):
+        return value["k"] / value["n"] if value["n"] else math.nan
+    return math.nan if value is None else float(value)
+
+
+def paired_interval(differences: np.ndarray) -> tuple[float, Interval]:
+    """Return the mean difference over seeds and its 95 % t interval; NaN bounds below two seeds.
+
+    Equal differences give an interval of no width: the seeds then say nothing about the spread, which is rare and is
+    what they showed.
+    """
+    values = np.asarray(differences, np.float64)
+    values = values[~np.isnan(values)]
+    if len(values) == 0:
+        return math.nan, Interval(math.nan, math.nan)
+    if len(values) == 1:
+        return float(values[0]), Interval(math.nan, math.nan)
+    mean = float(values.mean())
+    half = float(student.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
+    return mean, Interval(mean - half, mean + half)
+
+
+def effects_of(arms: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the effects of `measure.json`: the plan against baseline and control, and dedup against baseline.
+
+    Pairs share a seed. `estimate`, `low`, `high` are None where they cannot be had.
+    """
+    pairs = [("plan", "baseline"), ("plan", "control"), ("control", "baseline"), ("dedup", "baseline")]
+    return [_effect(arms, metric, arm=arm, against=against) for arm, against in pairs for metric in METRICS]
+
+
+def read_measurement(folder: Path) -> dict[str, Any] | None:
+    """Return the finished `measure.json` of a preview directory, or None."""
+    path = folder / "measure.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _effect(arms: list[dict[str, Any]], metric: str, *, arm: str, against: str) -> dict[str, Any]:
+    mine = {a["seed"]: metric_of(a, metric) for a in arms if a["arm"] == arm}
+    other = {a["seed"]: metric_of(a, metric) for a in arms if a["arm"] == against}
+    seeds = sorted(set(mine) & set(other))
+    estimate, interval = paired_interval(np.array([mine[s] - other[s] for s in seeds]))
+    return {
+        "metric": metric,
+        "arm": arm,
+        "against": against,
+        "estimate": _known(estimate),
+        "low": _known(interval.low),
+        "high": _known(interval.high),
+        "method": f"paired t interval over {len(seeds)} seeds, {CONFIDENCE:.0%}",
+    }
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

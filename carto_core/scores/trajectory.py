@@ -1,0 +1,162 @@
+"""The formulas: a trajectory in, one number per sample out.
+
+Every function takes `losses` of shape float32[S, n] (snapshots x samples, nats per token, NaN = not observed), sums in
+float64 and returns float32[n]; NaN = cannot be said from what was observed. A sample's score depends on no other
+sample, so callers may cut `losses` into chunks of samples. Knows no file, no registry and no threshold but its own.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carto_core.types import Float32, Float64, Int32
+
+RISE = 1.05
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+def difficulty(losses: Float32, *, burn_in: int) -> Float32:
+    """Return the mean loss over the observed ones of the first `burn_in` snapshots (GenDataCarto, arXiv 2509.00083).
+
+    Not observed in any of them gives NaN.
+    """
+    return _mean(losses[:burn_in].astype(np.float64)).astype(np.float32)
+
+
+def memorization(losses: Float32, *, eps: Float64) -> Float32:
+    """Return the share of transitions that are forget events, the paper's literal score (GenDataCarto).
+
+    A forget event goes from strictly below the threshold to strictly above it between two consecutive observed
+    points; what was not observed in between does not break the pair. All snapshots count, burn-in or not.
+
+    Args:
+        losses: see the module.
+        eps: float64[S], the threshold at each snapshot; the same number throughout unless each has its own.
+
+    Returns:
+        float32[n] in [0, 1]: events / (observed points - 1); fewer than two observed points give NaN.
+    """
+    below = np.zeros(losses.shape[1], bool)
+    events = np.zeros(losses.shape[1])
+    for row, threshold in zip(losses.astype(np.float64), eps, strict=True):
+        events += below & (row > threshold)
+        below = np.where(np.isnan(row), below, row < threshold)
+    return _per_transition(events, losses)
+
+
+def consolidation(losses: Float32, *, burn_in: int) -> Float32:
+    """Return log(early loss / last observed loss): how far a sample fell after the burn-in (ours, not the paper's).
+
+    Both are held above float32's smallest normal number, so that a loss of zero stays finite. 0 = as at the start,
+    log 2 = halved, negative = it grew. Nothing observed in the burn-in gives NaN.
+    """
+    early = _mean(losses[:burn_in].astype(np.float64))
+    last = _last(losses).astype(np.float64)
+    return np.log(np.maximum(early, _TINY) / np.maximum(last, _TINY)).astype(np.float32)
+
+
+def lt_iqr(losses: Float32) -> Float32:
+    """Return Q75 - Q25 of the observed losses, quantiles by linear interpolation (Pollock et al., arXiv 2411.05743)."""
+    ordered = np.sort(losses.astype(np.float64), axis=0)  # NaN goes last, so the first `seen` rows are the observed
+    seen = _num_observed(losses)
+    return (_ordered_quantile(ordered, seen, 0.75) - _ordered_quantile(ordered, seen, 0.25)).astype(np.float32)
+
+
+def confidence(losses: Float32) -> Float32:
+    """Return the mean of exp(-loss), the language-model analogue of Dataset Cartography's (arXiv 2009.10795)."""
+    return _mean(np.exp(-losses.astype(np.float64))).astype(np.float32)
+
+
+def variability(losses: Float32) -> Float32:
+    """Return the population standard deviation of exp(-loss), again the analogue of Dataset Cartography's."""
+    probability = np.exp(-losses.astype(np.float64))
+    return np.sqrt(_mean((probability - _mean(probability)) ** 2)).astype(np.float32)
+
+
+def final_loss(losses: Float32) -> Float32:
+    """Return the last observed loss."""
+    return _last(losses)
+
+
+def rises(losses: Float32) -> Float32:
+    """Return the share of observed points, after the first, that lie over 1.05 x the best loss before them (ours).
+
+    Fewer than two observed points give NaN.
+    """
+    best = np.full(losses.shape[1], np.inf)
+    events = np.zeros(losses.shape[1])
+    for row in losses.astype(np.float64):
+        events += row > RISE * best
+        best = np.fmin(best, row)
+    return _per_transition(events, losses)
+
+
+def group_size(group_id: Int32) -> Float32:
+    """Return how many rows, itself included, share the sample's duplicate group.
+
+    Args:
+        group_id: int32[N], of all samples at once.
+    """
+    _, group, sizes = np.unique(group_id, return_inverse=True, return_counts=True)
+    return sizes[group].astype(np.float32)
+
+
+def threshold(losses: Float32, *, mode: str, eps: float) -> Float64:
+    """Return the forget threshold at each snapshot, in nats.
+
+    Args:
+        losses: float32[S, N], all samples.
+        mode: `absolute` takes `eps` as nats; `pooled` as a quantile of all observed losses; `snapshot` as a quantile of
+            each snapshot's own.
+        eps: see `mode`. Quantiles are float64 with linear interpolation.
+
+    Returns:
+        float64[S]; NaN where nothing was observed.
+    """
+    if mode == "snapshot":
+        return np.array([_quantile(row, eps) for row in losses], np.float64)
+    return np.full(len(losses), eps if mode == "absolute" else _quantile(losses, eps), np.float64)
+
+
+def burn_in_length(share: float, num_snapshots: int) -> int:
+    """Return ceil(share * num_snapshots), at least 1; a product like 7.000000000000001 counts as 7."""
+    return max(1, math.ceil(round(share * num_snapshots, 9)))
+
+
+def _num_observed(losses: NDArray[np.floating]) -> NDArray[np.intp]:
+    return np.count_nonzero(~np.isnan(losses), axis=0)
+
+
+def _mean(values: Float64) -> Float64:
+    """Return the mean over the observed rows; NaN where there are none."""
+    seen = _num_observed(values)
+    return np.where(seen > 0, np.nansum(values, axis=0) / np.maximum(seen, 1), np.nan)
+
+
+def _last(losses: Float32) -> Float32:
+    last = np.full(losses.shape[1], np.nan, np.float32)
+    for row in losses:
+        last = np.where(np.isnan(row), last, row)
+    return last
+
+
+def _per_transition(events: Float64, losses: Float32) -> Float32:
+    transitions = _num_observed(losses) - 1
+    return np.where(transitions > 0, events / np.maximum(transitions, 1), np.nan).astype(np.float32)
+
+
+def _ordered_quantile(ordered: Float64, seen: NDArray[np.intp], q: float) -> Float64:
+    """Return quantile `q` of the first `seen` rows of each sorted column; NaN where `seen` is 0."""
+    place = q * np.maximum(seen - 1, 0)
+    low = np.floor(place).astype(np.intp)
+    high = np.ceil(place).astype(np.intp)
+    at_low, at_high = (np.take_along_axis(ordered, i[None], axis=0)[0] for i in (low, high))
+    return at_low + (place - low) * (at_high - at_low)
+
+
+def _quantile(values: Float32, q: float) -> float:
+    seen = values[~np.isnan(values)].astype(np.float64)
+    return float(np.quantile(seen, q)) if len(seen) else math.nan

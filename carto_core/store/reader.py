@@ -1,0 +1,200 @@
+"""Read a run: the one door, whether its losses still lie in parts or in the sealed DuckDB file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+
+from carto_core.errors import RunCorrupt, RunNotSealed
+from carto_core.store.rundir import RunDir, find_run, read_manifest, run_status
+from carto_core.store.writer import part_name, read_part_manifest
+from carto_core.types import Float32, Int32, SnapshotKind
+
+
+def open_run(run: str | Path, runs_root: str | Path | None = None) -> Run:
+    """Return a reader of the run that `run` names (a path, or an id under the runs root).
+
+    Raises:
+        RunNotFound: there is no such run.
+    """
+    return Run(find_run(run, runs_root))
+
+
+class Run:
+    """A run, read only. Cheap to make; every query opens the file and closes it again.
+
+    The file is never held open, because a rescore replaces it: the next query then sees the new one.
+    """
+
+    def __init__(self, files: RunDir) -> None:
+        self.files = files
+
+    @property
+    def run_id(self) -> str:
+        """The run's id, which is its directory's name."""
+        return self.files.run_id
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """`run.json`, read anew each time."""
+        return read_manifest(self.files)
+
+    @property
+    def status(self) -> str:
+        """`running | interrupted | failed | cancelled | complete`."""
+        return run_status(self.files)
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether training is over and `trajectory.duckdb` exists."""
+        return self.files.database.is_file()
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """A value that changes whenever the sealed file is replaced: what caches should key on."""
+        if not self.is_sealed:
+            return (0, len(read_part_manifest(self.files)))
+        stat = self.files.database.stat()
+        return (stat.st_mtime_ns, stat.st_ino)
+
+    @cached_property
+    def num_samples(self) -> int:
+        """Number of training samples, planted ones included."""
+        return int(self.query("select count(*) as n from samples")["n"].iloc[0])
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> pd.DataFrame:
+        """Return the rows of a query over `samples, validation, canaries, losses` (and, once sealed, all tables)."""
+        with self._connect() as con:
+            return con.execute(sql, list(parameters)).df()
+
+    def samples(self, columns: str = "*") -> pd.DataFrame:
+        """Return `samples` in order of sample_id; `canary_id` is nullable Int32, `meta` a JSON text."""
+        frame = self.query(f"select {columns} from samples order by sample_id")
+        if "canary_id" in frame:
+            frame["canary_id"] = frame["canary_id"].astype("Int32")
+        return frame
+
+    def texts(self, sample_ids: Sequence[int] | Int32) -> list[str]:
+        """Return the texts of the given samples, in the order given."""
+        wanted = pd.DataFrame({"sample_id": np.asarray(sample_ids, np.int32), "place": np.arange(len(sample_ids))})
+        with self._connect() as con:
+            con.register("wanted", wanted)
+            rows = con.execute("select text from wanted join samples using (sample_id) order by place").fetchall()
+        return [row[0] for row in rows]
+
+    def validation(self) -> pd.DataFrame:
+        """Return `validation(key, text, num_tokens)`."""
+        return self.query("select * from validation")
+
+    def canaries(self) -> pd.DataFrame:
+        """Return `canaries` in order of canary_id; empty for a run without."""
+        return self.query("select * from canaries order by canary_id")
+
+    def snapshots(self, kind: SnapshotKind | None = None) -> pd.DataFrame:
+        """Return the complete snapshots in order, of one kind or all."""
+        if self.is_sealed:
+            frame = self.query("select * from snapshots order by snapshot")
+        else:
+            columns = ["snapshot", "step", "epoch", "kind", "wall_s"]
+            frame = pd.DataFrame(read_part_manifest(self.files), columns=columns)
+        return frame if kind is None else frame.loc[frame["kind"] == kind].reset_index(drop=True)
+
+    def trajectories(self, kind: SnapshotKind = "after", sample_ids: Int32 | None = None) -> Float32:
+        """Return the losses of one kind, of all samples or of those given.
+
+        Returns:
+            float32[S, n], nats per token, snapshots in order by samples (in order of id, or as given); NaN = not seen.
+        """
+        snapshots = self.snapshots(kind)["snapshot"].to_numpy()
+        if sample_ids is None:
+            return self._all_trajectories(snapshots)
+        ids = np.asarray(sample_ids, np.int32)
+        losses = np.full((len(snapshots), len(ids)), np.nan, np.float32)
+        wanted = pd.DataFrame({"sample_id": ids, "place": np.arange(len(ids))})
+        with self._connect() as con:
+            con.register("wanted", wanted)
+            rows = con.execute("select place, snapshot, loss from losses join wanted using (sample_id)").fetchnumpy()
+        keep = np.isin(rows["snapshot"], snapshots)
+        losses[np.searchsorted(snapshots, rows["snapshot"][keep]), rows["place"][keep]] = rows["loss"][keep]
+        return losses
+
+    def scores(self) -> pd.DataFrame:
+        """Return `scores` in order of sample_id.
+
+        Raises:
+            RunNotSealed: the run is live, or was sealed but not scored.
+        """
+        self.require_sealed()
+        if "scores" not in set(self.query("select table_name from duckdb_tables()")["table_name"]):
+            raise RunNotSealed(f"run {self.run_id} has no scores yet; run: python -m carto_core score {self.run_id}")
+        return self.query("select * from scores order by sample_id")
+
+    def meta(self) -> dict[str, str | None]:
+        """Return the `meta` table as a dict; a NULL value is None."""
+        self.require_sealed()
+        with self._connect() as con:
+            return dict(con.execute("select key, value from meta").fetchall())
+
+    def require_sealed(self) -> None:
+        """Raise RunNotSealed, with what to do, unless training is over."""
+        if not self.is_sealed:
+            raise RunNotSealed(
+                f"run {self.run_id} is {self.status}: it has no trajectory.duckdb yet; wait for it, "
+                f"or continue it with: python -m carto_core train --resume --out {self.files.path.name}"
+            )
+
+    def part_paths(self) -> list[Path]:
+        """Return the parts of complete snapshots; a part that the manifest names but is gone is an error.
+
+        Raises:
+            RunCorrupt: such a part is missing.
+        """
+        paths = []
+        for snapshot in read_part_manifest(self.files):
+            found = sorted(self.files.parts.glob(part_name(snapshot.snapshot, 0).replace("0000.parquet", "*.parquet")))
+            if not found:
+                raise RunCorrupt(f"{self.files.parts} has no part of snapshot {snapshot.snapshot}")
+            paths += found
+        return paths
+
+    def _all_trajectories(self, snapshots: np.ndarray) -> Float32:
+        losses = np.full((len(snapshots), self.num_samples), np.nan, np.float32)
+        with self._connect() as con:
+            for row, snapshot in enumerate(snapshots):
+                found = con.execute(
+                    "select sample_id, loss from losses where snapshot = ?", [int(snapshot)]
+                ).fetchnumpy()
+                losses[row, found["sample_id"]] = found["loss"]
+        return losses
+
+    @contextmanager
+    def _connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Yield a connection with the run's tables: the sealed file read only, else views over the parts."""
+        if self.is_sealed:
+            with duckdb.connect(str(self.files.database), read_only=True) as con:
+                yield con
+            return
+        with duckdb.connect() as con:
+            for name in ("samples", "validation", "canaries"):
+                con.execute(f"create view {name} as select * from read_parquet('{_quoted(self.files.table(name))}')")
+            paths = ", ".join(f"'{_quoted(p)}'" for p in self.part_paths())
+            empty = "select 0::INTEGER sample_id, 0::SMALLINT snapshot, 0::FLOAT loss where false"
+            con.execute(f"create view losses as {f'select * from read_parquet([{paths}])' if paths else empty}")
+            yield con
+
+
+def meta_of(row_meta: str | None) -> dict[str, Any]:
+    """Return one sample's `meta` as a dict; absent is empty."""
+    return json.loads(row_meta) if row_meta else {}
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")

@@ -1,0 +1,217 @@
+"""A run's directory: where its files are, its manifest, its progress, and whether its process still lives.
+
+Knows files and processes; knows nothing of DuckDB, torch or Streamlit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from carto_core.errors import RunCorrupt, RunExists, RunNotFound
+
+DEFAULT_RUNS_ROOT = Path("data/runs")
+STATUSES = ("running", "interrupted", "failed", "cancelled", "complete")
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """Paths inside one run directory. Making one touches no file."""
+
+    path: Path
+
+    @property
+    def run_id(self) -> str:
+        """The directory's own name."""
+        return self.path.name
+
+    @property
+    def manifest(self) -> Path:
+        """`run.json`."""
+        return self.path / "run.json"
+
+    @property
+    def progress(self) -> Path:
+        """`progress.jsonl`, appended."""
+        return self.path / "progress.jsonl"
+
+    @property
+    def parts(self) -> Path:
+        """Parquet parts while the run is live."""
+        return self.path / "parts"
+
+    @property
+    def database(self) -> Path:
+        """The sealed `trajectory.duckdb`."""
+        return self.path / "trajectory.duckdb"
+
+    @property
+    def tokenizer(self) -> Path:
+        """The frozen tokenizer, written before training."""
+        return self.path / "tokenizer.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The last complete checkpoint."""
+        return self.path / "checkpoints"
+
+    @property
+    def audits(self) -> Path:
+        """One JSON file per audit, and tokens.parquet."""
+        return self.path / "audits"
+
+    @property
+    def plans(self) -> Path:
+        """One directory per plan, named by its hash."""
+        return self.path / "plans"
+
+    @property
+    def previews(self) -> Path:
+        """One directory per measured plan, and the cache of arms."""
+        return self.path / "previews"
+
+    def table(self, name: str) -> Path:
+        """Parquet file of a table that is written once (`samples`, `validation`, `canaries`) or a twin (`scores`)."""
+        return self.path / f"{name}.parquet"
+
+
+def resolve_runs_root(runs_root: str | Path | None = None) -> Path:
+    """Return the folder of runs: the argument, else the environment's CARTO_RUNS, else data/runs."""
+    return Path(runs_root or os.environ.get("CARTO_RUNS") or DEFAULT_RUNS_ROOT)
+
+
+def find_run(run: str | Path, runs_root: str | Path | None = None) -> RunDir:
+    """Return the run directory that `run` names: a path, or a run id under the runs root.
+
+    Raises:
+        RunNotFound: neither exists; the message names both places and the ids that are there.
+    """
+    root = resolve_runs_root(runs_root)
+    for candidate in (Path(run), root / str(run)):
+        if (candidate / "run.json").is_file():
+            return RunDir(candidate.resolve())
+    known = ", ".join(r.run_id for r in list_runs(root)) or "none yet"
+    raise RunNotFound(f"no run {str(run)!r}: neither a run directory nor a run id under {root} (there: {known})")
+
+
+def list_runs(runs_root: str | Path | None = None) -> list[RunDir]:
+    """Return the runs under the root, newest first; an absent root has none."""
+    root = resolve_runs_root(runs_root)
+    if not root.is_dir():
+        return []
+    found = [RunDir(p.parent.resolve()) for p in root.glob("*/run.json")]
+    return sorted(found, key=lambda r: (r.manifest.stat().st_mtime, r.run_id), reverse=True)
+
+
+def create_run(out: str | Path, manifest: dict[str, Any]) -> RunDir:
+    """Make a new run directory with its manifest.
+
+    Raises:
+        RunExists: `out` is there already (an existing run is never written over).
+    """
+    path = Path(out).absolute()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunExists(f"{out} exists already; choose another --out, or add --resume to continue that run")
+    path.mkdir(parents=True, exist_ok=True)
+    run = RunDir(path)
+    write_json(run.manifest, manifest)
+    return run
+
+
+def read_manifest(run: RunDir) -> dict[str, Any]:
+    """Return `run.json`.
+
+    Raises:
+        RunNotFound: there is none.
+        RunCorrupt: it is not JSON.
+    """
+    try:
+        return json.loads(run.manifest.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunNotFound(f"{run.path} has no run.json") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunCorrupt(f"{run.manifest} is not valid JSON: {error}") from None
+
+
+def update_manifest(run: RunDir, **fields: Any) -> dict[str, Any]:
+    """Replace some fields of `run.json` and return all of it."""
+    manifest = read_manifest(run) | fields
+    write_json(run.manifest, manifest)
+    return manifest
+
+
+def run_status(run: RunDir) -> str:
+    """Return the run's status, seeing through a `running` whose process is dead (that is `interrupted`)."""
+    manifest = read_manifest(run)
+    status = manifest.get("status", "failed")
+    if status == "running" and not is_process(manifest.get("pid"), manifest.get("pid_start")):
+        return "interrupted"
+    return status
+
+
+def this_process() -> dict[str, Any]:
+    """Return the two facts that identify this process for good: pid and start time (a pid alone is reused)."""
+    return {"pid": os.getpid(), "pid_start": psutil.Process().create_time()}
+
+
+def is_process(pid: int | None, start: float | None) -> bool:
+    """Return whether the very process with this pid and start time is alive."""
+    if pid is None or start is None:
+        return False
+    try:
+        process = psutil.Process(pid)
+        return abs(process.create_time() - start) < 0.01 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def append_progress(path: Path, **fields: Any) -> None:
+    """Append one line to a progress file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"time": now()} | fields) + "\n")
+
+
+def last_progress(path: Path) -> dict[str, Any] | None:
+    """Return the last whole line of a progress file, or None; a torn last line is skipped."""
+    with suppress(FileNotFoundError):
+        for line in reversed(path.read_text(encoding="utf-8", errors="replace").splitlines()[-3:]):
+            with suppress(json.JSONDecodeError):
+                return json.loads(line)
+    return None
+
+
+def now() -> str:
+    """Return the present time as an ISO 8601 text in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; on success it replaces `path`, on failure it is removed.
+
+    A reader sees the old file or the new one, never half of either.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, replacing `path` whole."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,79 @@
+"""Make and replace the sealed `trajectory.duckdb` of a run.
+
+The file is never written in place: a reader that has it open keeps its old copy, the next one sees the new.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from carto_core.store import schema
+from carto_core.store.reader import Run
+from carto_core.store.rundir import RunDir, replacing
+from carto_core.store.writer import write_table
+
+
+def seal(run: RunDir, meta: Mapping[str, str | None]) -> None:
+    """Turn the parts of a finished run into `trajectory.duckdb`, then remove the parts.
+
+    Tables: samples, validation, canaries, snapshots, losses, meta, and `trajectories` (one list of `after` losses
+    a sample, in snapshot order, NULL where not seen: the reading pane's copy; `losses` stays the truth).
+
+    Args:
+        run: a run whose snapshots are all taken.
+        meta: rows of the `meta` table; None becomes NULL.
+    """
+    live = Run(run)
+    snapshots = live.snapshots()
+    with replacing(run.database) as temporary, duckdb.connect(str(temporary)) as con:
+        for name in ("samples", "validation", "canaries"):
+            con.execute(f"create table {name} as select * from read_parquet(?)", [str(run.table(name))])
+        con.execute("alter table samples alter meta type JSON")
+        rows = pa.Table.from_pandas(snapshots, schema=schema.SNAPSHOTS, preserve_index=False)  # noqa: F841 (scanned by name)
+        con.execute("create table snapshots as select * from rows")
+        con.execute("create table losses(sample_id INTEGER, snapshot SMALLINT, loss FLOAT)")
+        for path in live.part_paths():
+            con.execute("insert into losses select sample_id, snapshot, loss from read_parquet(?)", [str(path)])
+        _create_trajectories(con, live)
+        con.execute("create table meta(key VARCHAR, value VARCHAR)")
+        _put_meta(con, meta)
+    shutil.rmtree(run.parts, ignore_errors=True)
+
+
+def replace_scores(run: RunDir, scores: pa.Table, meta: Mapping[str, str | None]) -> None:
+    """Replace the `scores` table and some rows of `meta`, and write the twin `scores.parquet`.
+
+    Args:
+        run: a sealed run.
+        scores: sample_id, one FLOAT column a score, quadrant.
+        meta: rows to put in place of those with the same key.
+    """
+    with replacing(run.database) as temporary:
+        shutil.copyfile(run.database, temporary)
+        with duckdb.connect(str(temporary)) as con:
+            con.execute("create or replace table scores as select * from scores")
+            _put_meta(con, meta)
+    write_table(scores, run.table("scores"))
+
+
+def _create_trajectories(con: duckdb.DuckDBPyConnection, live: Run) -> None:
+    losses = live.trajectories("after")
+    num_snapshots, num_samples = losses.shape
+    values = np.ascontiguousarray(losses.T).ravel()
+    lists = pa.ListArray.from_arrays(
+        pa.array(np.arange(num_samples + 1, dtype=np.int32) * num_snapshots),
+        pa.array(values, mask=np.isnan(values), type=pa.float32()),
+    )
+    rows = pa.table({"sample_id": np.arange(num_samples, dtype=np.int32), "losses": lists})  # noqa: F841 (scanned by name)
+    con.execute("create table trajectories as select * from rows")
+
+
+def _put_meta(con: duckdb.DuckDBPyConnection, meta: Mapping[str, str | None]) -> None:
+    rows = pa.table({"key": list(meta), "value": pa.array(list(meta.values()), pa.string())})  # noqa: F841 (scanned by name)
+    con.execute("delete from meta where key in (select key from rows)")
+    con.execute("insert into meta select * from rows")

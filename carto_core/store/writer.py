@@ -1,0 +1,77 @@
+"""Write what a live run sees: one Parquet part per snapshot and rank, and the manifest of complete snapshots.
+
+Needs pyarrow only, so that the engine can log on a machine without duckdb.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from carto_core.store import schema
+from carto_core.store.rundir import RunDir, replacing, write_json
+from carto_core.types import Float32, Int32, Snapshot
+
+
+class PartWriter:
+    """A `Recorder` that writes parts. A snapshot counts only once the manifest names it.
+
+    Args:
+        run: the run directory.
+        rank: which process this is, in a run of several.
+    """
+
+    def __init__(self, run: RunDir, *, rank: int = 0) -> None:
+        self.run = run
+        self.rank = rank
+        self.snapshots = read_part_manifest(run)
+
+    def record(self, snapshot: Snapshot, losses: Float32, num_tokens: Int32) -> None:
+        """Write one snapshot; samples that were not seen (NaN) get no row."""
+        seen = np.flatnonzero(~np.isnan(losses)).astype(np.int32)
+        table = pa.table(
+            {
+                "sample_id": seen,
+                "snapshot": np.full(len(seen), snapshot.snapshot, np.int16),
+                "loss": losses[seen].astype(np.float32),
+                "num_tokens": num_tokens[seen].astype(np.int32),
+            },
+            schema=schema.PART,
+        )
+        write_table(table, self.run.parts / part_name(snapshot.snapshot, self.rank))
+        self.snapshots = [s for s in self.snapshots if s.snapshot != snapshot.snapshot] + [snapshot]
+        self._write_manifest()
+
+    def drop_after(self, step: int) -> None:
+        """Forget the snapshots past `step`: a resumed run takes them again."""
+        for snapshot in self.snapshots:
+            if snapshot.step > step:
+                (self.run.parts / part_name(snapshot.snapshot, self.rank)).unlink(missing_ok=True)
+        self.snapshots = [s for s in self.snapshots if s.step <= step]
+        self._write_manifest()
+
+    def _write_manifest(self) -> None:
+        write_json(self.run.parts / "snapshots.json", [s._asdict() for s in self.snapshots])
+
+
+def part_name(snapshot: int, rank: int) -> str:
+    """Return the file name of one part."""
+    return f"{snapshot:05d}-rank{rank:04d}.parquet"
+
+
+def read_part_manifest(run: RunDir) -> list[Snapshot]:
+    """Return the complete snapshots of a live run, in order; none before the first."""
+    path = run.parts / "snapshots.json"
+    if not path.is_file():
+        return []
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    return sorted((Snapshot(**row) for row in rows), key=lambda s: s.snapshot)
+
+
+def write_table(table: pa.Table, path) -> None:
+    """Write a table as Parquet (zstd), replacing `path` whole."""
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")

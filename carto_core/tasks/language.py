@@ -1,0 +1,236 @@
+"""Language modelling: texts as windows of tokens, one loss per text, and what audits ask of a trained model.
+
+Shape suffixes: B rows of a batch, T positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from carto_core.config import ModelConfig
+from carto_core.corpus.prepared import Tokens
+from carto_core.errors import UnknownNameError
+from carto_core.tasks import TASKS
+from carto_core.types import Float32
+
+IGNORE = -100
+MEASURE_TOKENS = 16_384  # positions in one forward pass without gradients; bounds memory, does not change a loss
+
+
+class LanguageModel(Protocol):
+    """What this module needs of a model: scores, and a state that can be carried on."""
+
+    def __call__(self, tokens_BT: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+        """Return float[B, T, V] and the state."""
+        ...
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Texts cut into rows of at most `context` tokens; every token is predicted exactly once.
+
+    The first row of a text begins with BOS, a later row with the last token of the row before.
+
+    Attributes:
+        sample: int64[R], which text a row belongs to, ascending.
+        start: int64[R], where a row's targets begin in `tokens.ids`.
+        length: int64[R], how many targets it has.
+        first: int64[N + 1], rows of text i are `first[i]:first[i + 1]`.
+    """
+
+    sample: np.ndarray
+    start: np.ndarray
+    length: np.ndarray
+    first: np.ndarray
+
+    @classmethod
+    def of(cls, tokens: Tokens, context: int) -> Windows:
+        """Return the rows of all texts; an empty text has none."""
+        lengths = tokens.lengths.astype(np.int64)
+        rows = -(-lengths // context)
+        first = np.concatenate([[0], np.cumsum(rows)])
+        sample = np.repeat(np.arange(len(lengths)), rows)
+        place = np.arange(first[-1]) - first[sample]
+        start = tokens.offsets[sample] + place * context
+        return cls(sample, start, np.minimum(context, tokens.offsets[sample + 1] - start), first)
+
+    def rows_of(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of some texts, and for each row the place of its text in `samples`."""
+        counts = self.first[samples + 1] - self.first[samples]
+        owner = np.repeat(np.arange(len(samples)), counts)
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return self.first[samples][owner] + within, owner
+
+
+class LanguageTask:
+    """The `Task` of next-token prediction over a fixed set of texts.
+
+    Args:
+        config: the model's name and size.
+        tokens: of the training samples.
+        vocab_size: of the tokenizer.
+        bos_id: what every text begins with.
+
+    Raises:
+        UnknownNameError: `config.task` is not in `TASKS`.
+    """
+
+    def __init__(self, config: ModelConfig, tokens: Tokens, *, vocab_size: int, bos_id: int) -> None:
+        if config.task not in TASKS:
+            raise UnknownNameError.of("task", config.task, TASKS)
+        self.config = config
+        self.tokens = tokens
+        self.vocab_size = vocab_size
+        self.bos_id = bos_id
+        self.num_samples = len(tokens)
+        self.num_tokens = tokens.lengths
+        self._windows = Windows.of(tokens, config.context)
+
+    def build(self) -> nn.Module:
+        """Return a freshly initialised model; its weights come from torch's global generator."""
+        module, function = TASKS[self.config.task].builder.split(":")
+        return getattr(importlib.import_module(module), function)(self.config, self.vocab_size)
+
+    def per_sample_loss(self, model: nn.Module, sample_ids: np.ndarray, device: torch.device) -> torch.Tensor:
+        """Return float32[B]: each sample's mean cross-entropy over its tokens, in nats; NaN for an empty text."""
+        rows, owner = self._windows.rows_of(np.asarray(sample_ids, np.int64))
+        loss_BT = self._row_losses(model, rows, device)
+        owners = torch.from_numpy(owner).to(device)
+        total = torch.zeros(len(sample_ids), device=device).index_add(0, owners, loss_BT.sum(1))
+        return total / torch.from_numpy(self.num_tokens[sample_ids].astype(np.float32)).to(device)
+
+    @torch.no_grad()
+    def measure(self, model: nn.Module, device: torch.device) -> Float32:
+        """Return float32[N]: every sample's mean cross-entropy under the present weights, in nats; NaN for an empty text."""
+        total = np.zeros(self.num_samples, np.float64)
+        for rows, loss_BT in self._measured_rows(model, device):
+            np.add.at(total, self._windows.sample[rows], loss_BT.sum(1, dtype=torch.float64).cpu().numpy())
+        with np.errstate(invalid="ignore"):
+            return (total / self.num_tokens).astype(np.float32)
+
+    @torch.no_grad()
+    def token_losses(self, model: nn.Module, device: torch.device) -> Float32:
+        """Return float32[sum of lengths]: the loss of every token, in nats, laid out as `tokens.ids`."""
+        losses = np.full(len(self.tokens.ids), np.nan, np.float32)
+        for rows, loss_BT in self._measured_rows(model, device):
+            values = loss_BT.cpu().numpy()
+            for row, value in zip(rows, values, strict=True):
+                start, length = self._windows.start[row], self._windows.length[row]
+                losses[start : start + length] = value[:length]
+        return losses
+
+    def _measured_rows(self, model: nn.Module, device: torch.device) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        """Yield rows of like length with their token losses, float32[B, T] with 0 at padding."""
+        was_training = model.training
+        model.eval()
+        order = np.argsort(self._windows.length, kind="stable")
+        start = 0
+        while start < len(order):
+            longest_fit = MEASURE_TOKENS // self._windows.length[order[start : start + MEASURE_TOKENS]]
+            count = max(1, int((longest_fit >= np.arange(1, len(longest_fit) + 1)).sum()))
+            rows = order[start : start + count]
+            yield rows, self._row_losses(model, rows, device)
+            start += count
+        model.train(was_training)
+
+    def _row_losses(self, model: nn.Module, rows: np.ndarray, device: torch.device) -> torch.Tensor:
+        inputs, targets = self._batch(rows)
+        logits_BTV, _ = model(inputs.to(device))
+        # cross_entropy wants the class axis second; the loss is taken in float32 whatever the model computes in
+        logits_BVT = logits_BTV.float().transpose(1, 2)
+        return functional.cross_entropy(logits_BVT, targets.to(device), reduction="none", ignore_index=IGNORE)
+
+    def _batch(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return int64 inputs and targets [B, T]; padding has target IGNORE."""
+        start, length = self._windows.start[rows], self._windows.length[rows]
+        place = np.arange(max(1, int(length.max(initial=0))))
+        real = place < length[:, None]
+        targets = np.where(real, self.tokens.ids[np.where(real, start[:, None] + place, 0)], IGNORE).astype(np.int64)
+        opens_text = start == self.tokens.offsets[self._windows.sample[rows]]
+        before = np.where(opens_text, self.bos_id, self.tokens.ids[np.maximum(start - 1, 0)])
+        inputs = np.concatenate([before[:, None], targets[:, :-1]], axis=1)
+        return torch.from_numpy(np.where(inputs == IGNORE, self.bos_id, inputs)), torch.from_numpy(targets)
+
+
+@torch.no_grad()
+def greedy(
+    model: LanguageModel,
+    prefixes: Sequence[Sequence[int]],
+    lengths: Sequence[int],
+    *,
+    bos_id: int,
+    device: torch.device,
+) -> list[list[int]]:
+    """Continue each prefix with the most likely token, `lengths[i]` times.
+
+    Args:
+        model: in evaluation mode.
+        prefixes: token ids, without BOS.
+        lengths: how many tokens to decode, each at least 1.
+        bos_id: what every text begins with.
+        device: where the model is.
+
+    Returns:
+        token ids, `lengths[i]` of them for prefix i.
+    """
+    decoded: list[list[int]] = [[] for _ in prefixes]
+    for size in sorted({len(prefix) for prefix in prefixes}):
+        places = [i for i, prefix in enumerate(prefixes) if len(prefix) == size]
+        tokens = torch.tensor([[bos_id, *prefixes[i]] for i in places], device=device)
+        state = None
+        for _ in range(max(lengths[i] for i in places)):
+            logits_BTV, state = model(tokens, state)
+            tokens = logits_BTV[:, -1:].argmax(-1)
+            for i, token in zip(places, tokens[:, 0].tolist(), strict=True):
+                decoded[i].append(token)
+    return [ids[:length] for ids, length in zip(decoded, lengths, strict=True)]
+
+
+@torch.no_grad()
+def continuation_losses(
+    model: LanguageModel,
+    prefix: Sequence[int],
+    continuations: Sequence[Sequence[int]],
+    *,
+    bos_id: int,
+    device: torch.device,
+) -> list[Float32]:
+    """Return the loss of every token of each continuation of one prefix, in nats.
+
+    The prefix is read once and its state shared.
+
+    Args:
+        model: in evaluation mode.
+        prefix: token ids, without BOS.
+        continuations: token ids, each at least one long.
+        bos_id: what every text begins with.
+        device: where the model is.
+
+    Returns:
+        one float32[len(continuation)] each.
+    """
+    logits_1TV, state = model(torch.tensor([[bos_id, *prefix]], device=device))
+    longest = max(len(c) for c in continuations)
+    targets = np.array([[*c, *[IGNORE] * (longest - len(c))] for c in continuations], np.int64)
+    targets_BT = torch.from_numpy(targets).to(device)
+    first_BTV = logits_1TV[:, -1:].expand(len(targets), 1, -1)
+    inputs = targets_BT[:, :-1].clamp(min=0)
+    rest_BTV = model(inputs, _expand(state, len(targets)))[0] if longest > 1 else first_BTV[:, :0]
+    logits_BVT = torch.cat([first_BTV, rest_BTV], dim=1).float().transpose(1, 2)
+    loss_BT = functional.cross_entropy(logits_BVT, targets_BT, reduction="none", ignore_index=IGNORE).cpu().numpy()
+    return [loss_BT[i, : len(c)] for i, c in enumerate(continuations)]
+
+
+def _expand(state: Any, count: int) -> Any:
+    """Return the state of one row for `count` rows; the batch is axis 1, as in torch's recurrent layers."""
+    if isinstance(state, tuple):
+        return tuple(_expand(part, count) for part in state)
+    return state.expand(-1, count, *state.shape[2:]).contiguous()

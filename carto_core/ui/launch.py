@@ -1,0 +1,98 @@
+"""Start the dashboard's server on this machine only, and say how to reach it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import webbrowser
+from pathlib import Path
+
+from carto_core.errors import ConfigError
+
+APP = Path(__file__).parents[2] / "app.py"
+FIRST_PORT = 8501
+PORTS_TO_TRY = 10
+ADDRESS = "127.0.0.1"
+
+
+def streamlit_command(port: int) -> list[str]:
+    """Return the server's command line.
+
+    Everything that keeps it private is a flag: the configuration file only applies when started from its own folder.
+    """
+    flags = {
+        "server.address": ADDRESS,
+        "server.port": port,
+        "server.headless": "true",
+        "server.fileWatcherType": "none",
+        "browser.gatherUsageStats": "false",
+        "client.toolbarMode": "minimal",
+        "client.showErrorDetails": "none",
+    }
+    return [sys.executable, "-m", "streamlit", "run", str(APP), *(f"--{name}={value}" for name, value in flags.items())]
+
+
+def free_port(port: int | None) -> int:
+    """Return the port asked for, or the first free one from 8501.
+
+    Raises:
+        ConfigError: the port asked for, or all that were tried, are busy.
+    """
+    tried = [port] if port is not None else list(range(FIRST_PORT, FIRST_PORT + PORTS_TO_TRY))
+    for candidate in tried:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((ADDRESS, candidate))
+            except (OSError, OverflowError):
+                continue
+            return candidate
+    raise ConfigError(f"port {tried[0]} is busy or not allowed; choose another with --port, or leave --port out")
+
+
+def serve(runs_root: Path, *, run_id: str | None, port: int | None, browser: bool) -> None:
+    """Serve the dashboard until it is stopped with Ctrl-C, opening a browser where there is one."""
+    port = free_port(port)
+    url = f"http://{ADDRESS}:{port}/" + (f"map?run={run_id}" if run_id else "")
+    environment = os.environ | {"CARTO_RUNS": str(Path(runs_root).absolute())}
+    with subprocess.Popen(streamlit_command(port), env=environment, stdout=subprocess.DEVNULL) as server:
+        threading.Thread(target=_announce, args=(url, port, server), kwargs={"browser": browser}, daemon=True).start()
+        try:
+            server.wait()
+        except KeyboardInterrupt:
+            server.terminate()
+            server.wait()
+    if server.returncode not in (0, -15):
+        raise ConfigError(f"the dashboard's server ended with code {server.returncode}; its messages are above")
+
+
+def _announce(url: str, port: int, server: subprocess.Popen[bytes], *, browser: bool) -> None:
+    if not _listening(port, server):
+        return
+    print(f"\n  Dashboard: {url}\n  Stop it with Ctrl-C.", flush=True)
+    if has_display() and browser:
+        webbrowser.open(url)
+        return
+    print(
+        f"  From another machine: ssh -L {port}:{ADDRESS}:{port} THIS_MACHINE, then open the address there.", flush=True
+    )
+
+
+def _listening(port: int, server: subprocess.Popen[bytes]) -> bool:
+    while server.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex((ADDRESS, port)) == 0:
+                return True
+        time.sleep(0.1)
+    return False
+
+
+def has_display() -> bool:
+    """Return whether a browser window could open here: a screen, and no ssh session."""
+    if os.environ.get("SSH_CONNECTION"):
+        return False
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

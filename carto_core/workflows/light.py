@@ -1,0 +1,283 @@
+"""The verbs that need no model: score, select, plan, export. Never reaches torch, so that pages may call it.
+
+A run goes in, files beside it or plain values come out. Each verb that works on the `SampleTable` takes one that the
+caller has kept, so that a page need not load it at every click.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from carto_core import interventions, quadrants
+from carto_core.config import ScoreConfig
+from carto_core.errors import RunCorrupt, SelectionError, UnknownNameError
+from carto_core.export import export_corpus, export_list, read_plan, write_plan
+from carto_core.preview.arms import Arm, Equal, arms_of
+from carto_core.quadrants import Cuts
+from carto_core.scores import SCORES, ScoreTable, compute_scores
+from carto_core.scores.quality import Quality, canary_quality
+from carto_core.selection import Rule, resolve
+from carto_core.store.reader import Run
+from carto_core.store.rundir import update_manifest, write_json
+from carto_core.store.sealed import replace_scores
+from carto_core.types import Float32, Int32, Plan, SampleTable, Selection, SnapshotKind
+
+
+def load_table(run: Run) -> SampleTable:
+    """Return what selections, plans and maps need to know of a scored run.
+
+    Raises:
+        RunNotSealed: the run is still being written, or has no scores yet.
+    """
+    scores = run.scores()
+    samples = run.samples("sample_id, key, source, group_id, num_tokens, canary_id")
+    meta = run.meta()
+    return SampleTable(
+        run_id=run.run_id,
+        corpus_sha256=str(meta["corpus_sha256"]),
+        seed=int(meta["seed"] or 0),
+        key=samples["key"].to_numpy(object),
+        source=samples["source"].to_numpy(object),
+        group_id=samples["group_id"].to_numpy(np.int32),
+        num_tokens=samples["num_tokens"].to_numpy(np.int32),
+        canary_id=samples["canary_id"].to_numpy(np.float64, na_value=np.nan),
+        scores={name: scores[name].to_numpy(np.float32, na_value=np.nan) for name in SCORES},
+        x=str(meta["quadrant_x"]),
+        y=str(meta["quadrant_y"]),
+        tau_x=float(meta["tau_d"] or "nan"),
+        tau_y=float(meta["tau_m"] or "nan"),
+    )
+
+
+def score_config(run: Run) -> ScoreConfig:
+    """Return the settings that the run was last scored with; the defaults where it never was."""
+    return ScoreConfig.from_dict(run.manifest.get("scores") or {})
+
+
+def score(run: Run, config: ScoreConfig) -> dict[str, Any]:
+    """Compute all scores and quadrants of a sealed run anew, and put them in place of the old ones.
+
+    Uses the `after` losses, or the `during` ones of a run that has no others; `meta` says which.
+
+    Returns:
+        JSON-ready summary: settings as resolved, cuts, how many samples each quadrant holds, ties in words.
+
+    Raises:
+        RunNotSealed: the run is still being written.
+        RunCorrupt: it holds no snapshot.
+        UnknownNameError: an axis is no score.
+    """
+    run.require_sealed()
+    for name in (config.x, config.y):
+        if name not in SCORES:
+            raise UnknownNameError.of("score", name, SCORES)
+    kind, losses = _losses_to_score(run)
+    group_id = run.samples("sample_id, group_id")["group_id"].to_numpy(np.int32)
+    table = compute_scores(losses, group_id, config)
+    x, y = table.scores[config.x], table.scores[config.y]
+    toward = SCORES[config.y].memorized_when
+    tau_x, tau_y = quadrants.cut_values(x, y, cut_x=config.cut_x, cut_y=config.cut_y, y_memorized_when=toward)
+    labels = quadrants.assign(x, y, tau_x=tau_x, tau_y=tau_y, memorized_when=toward)
+    meta = _score_meta(config, table, kind=kind, tau_x=tau_x, tau_y=tau_y)
+    replace_scores(run.files, _scores_table(table.scores, labels), meta)
+    update_manifest(run.files, scores=config.to_dict())
+    return {
+        "run": run.run_id,
+        "num_samples": len(labels),
+        "num_snapshots": len(losses),
+        **meta,
+        "burn_in": table.burn_in,
+        "eps": table.eps,
+        "tau_d": tau_x,
+        "tau_m": tau_y,
+        "quadrants": quadrants.counts(labels),
+        "notes": [
+            quadrants.describe_cut(x, tau_x, title=SCORES[config.x].title),
+            quadrants.describe_cut(y, tau_y, title=SCORES[config.y].title, memorized_when=toward),
+        ],
+    }
+
+
+def quality(run: Run, role: str = "calibration", *, table: SampleTable | None = None) -> dict[str, Quality]:
+    """Return how well each score finds the run's inserted canaries of one role; see `canary_quality`."""
+    return canary_quality(table or load_table(run), run.canaries(), role)
+
+
+def search(run: Run, phrase: str) -> Int32:
+    """Return the ids of the samples whose text holds a phrase, whatever its case; never a pattern."""
+    found = run.query("select sample_id from samples where contains(lower(text), lower(?)) order by 1", [phrase])
+    return found["sample_id"].to_numpy(np.int32)
+
+
+def select(run: Run, rule: Rule, *, table: SampleTable | None = None) -> Selection:
+    """Return the samples of a run that a rule names.
+
+    Raises:
+        SelectionError: see `selection.resolve`.
+    """
+    return resolve(rule, table or load_table(run), search=lambda phrase: search(run, phrase))
+
+
+def quadrant_rule(name: str, cuts: Cuts) -> Rule:
+    """Return the rule of one quadrant; it keeps axes and cuts, so that later cuts do not change what it names."""
+    return {"type": "quadrant", "name": name, "x": cuts.x, "y": cuts.y, "tau_x": cuts.tau_x, "tau_y": cuts.tau_y}
+
+
+def read_keys(path: str | Path) -> Rule:
+    """Return the rule of a key file, one key a line; empty lines are passed over.
+
+    Raises:
+        SelectionError: the file cannot be read or holds no key.
+    """
+    try:
+        keys = [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SelectionError(f"cannot read the key file {path}: {error}") from None
+    if not keys:
+        raise SelectionError(f"{path} holds no key; write one key a line")
+    return {"type": "keys", "keys": keys}
+
+
+def write_selection(run: Run, selection: Selection, out: str | Path, *, table: SampleTable | None = None) -> Path:
+    """Write a selection file: the rule, and the keys that it named."""
+    table = table or load_table(run)
+    content = {
+        "version": 1,
+        "run_id": run.run_id,
+        "corpus_sha256": table.corpus_sha256,
+        "rule": selection.rule,
+        "num_samples": len(selection.sample_ids),
+        "notes": list(selection.notes),
+        "keys": table.key[selection.sample_ids].tolist(),
+    }
+    write_json(Path(out), content)
+    return Path(out)
+
+
+def read_selection(run: Run, path: str | Path) -> Selection:
+    """Return the selection of a file. The keys decide, so that a later rescore cannot change what was chosen.
+
+    Raises:
+        SelectionError: the file is damaged, belongs to another corpus, or names keys that the run lacks.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SelectionError(f"{path} cannot be read as a selection file: {error}") from None
+    wanted = {"rule", "keys", "corpus_sha256"}
+    if not isinstance(content, dict) or content.get("version") != 1 or not wanted <= set(content):
+        raise SelectionError(f"{path} is not a selection file; make one with: python -m carto_core select")
+    table = load_table(run)
+    if content["corpus_sha256"] != table.corpus_sha256:
+        raise SelectionError(f"{path} was made on another corpus (run {content.get('run_id')}), not on that of {run.run_id}")
+    chosen = select(run, {"type": "keys", "keys": content["keys"]}, table=table)
+    return Selection(content["rule"], chosen.sample_ids, tuple(content.get("notes", ())))
+
+
+def plan_action(
+    run: Run, selection: Selection, *, action: str, factor: float | None = None, table: SampleTable | None = None
+) -> Plan:
+    """Return the plan that does one thing to a selection; see `interventions.make_plan`."""
+    return interventions.make_plan(selection, table or load_table(run), action=action, factor=factor)
+
+
+def plan_policy(
+    run: Run, *, alpha: float, gamma: float, cuts: Cuts | None = None, table: SampleTable | None = None
+) -> Plan:
+    """Return the four-quadrant plan at the given or the saved cuts, with warnings from the run's audits."""
+    table = table or load_table(run)
+    return interventions.quadrant_policy(
+        table, cuts or Cuts.of(table), alpha=alpha, gamma=gamma, extractable=extracted_samples(run)
+    )
+
+
+def save_plan(run: Run, plan: Plan, *, out: str | Path | None = None, table: SampleTable | None = None) -> Path:
+    """Write a plan directory and return it; by default `RUN/plans/HASH`."""
+    return write_plan(run, plan, table or load_table(run), out=out)
+
+
+def export(
+    run: Run,
+    plan_dir: str | Path,
+    *,
+    file_format: str,
+    out: str | Path,
+    without_canaries: bool = False,
+    corpus: bool = False,
+) -> Path:
+    """Write the intervention list of a plan with its manifest, or with `corpus` the cleaned corpus.
+
+    Raises:
+        PlanError: the plan cannot be read, or the format is unknown.
+    """
+    table = load_table(run)
+    plan, facts = read_plan(plan_dir, table)
+    if corpus:
+        return export_corpus(run, plan, table, out=out)
+    return export_list(run, plan, facts, table=table, file_format=file_format, out=out, without_canaries=without_canaries)
+
+
+def read_audit(run: Run, name: str) -> dict[str, Any] | None:
+    """Return `audits/NAME.json`, or None where that audit has not been run."""
+    path = run.files.audits / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def extracted_samples(run: Run) -> set[int]:
+    """Return the unplanted samples that the natural audit found extractable; empty where it has not been run."""
+    audit = read_audit(run, "natural")
+    return set() if audit is None else {i for row in audit["per_item"] if row["extracted"] for i in row["sample_ids"]}
+
+
+def measurement_dir(run: Run, plan_dir: str | Path) -> Path:
+    """Return where the measurement of a plan is kept: `RUN/previews/HASH`."""
+    facts = json.loads((Path(plan_dir) / "plan.json").read_text(encoding="utf-8"))
+    return run.files.previews / facts["plan_sha256"][:16]
+
+
+def measurement_arms(run: Run, plan_dir: str | Path, *, seeds: int, equal: Equal = "steps") -> list[Arm]:
+    """Return the arms that measuring a plan would need.
+
+    Raises:
+        PlanError: the plan cannot be read.
+    """
+    table = load_table(run)
+    plan, _ = read_plan(plan_dir, table)
+    return arms_of(run, plan, table, seeds=seeds, equal=equal)
+
+
+def _losses_to_score(run: Run) -> tuple[SnapshotKind, Float32]:
+    kinds: tuple[SnapshotKind, SnapshotKind] = ("after", "during")
+    for kind in kinds:
+        losses = run.trajectories(kind)
+        if len(losses):
+            return kind, losses
+    raise RunCorrupt(f"run {run.run_id} holds no snapshot, so there is nothing to score; train it again")
+
+
+def _score_meta(
+    config: ScoreConfig, table: ScoreTable, *, kind: SnapshotKind, tau_x: float, tau_y: float
+) -> dict[str, str | None]:
+    """Return the rows of `meta`; a float is printed so that it parses back exactly."""
+    return {
+        "score_kind": kind,
+        "burn_in": str(table.burn_in),
+        "eps_mode": config.eps_mode,
+        "eps_quantile": None if config.eps_mode == "absolute" else repr(float(config.eps)),
+        "eps": None if table.eps is None else repr(table.eps),
+        "quadrant_x": config.x,
+        "quadrant_y": config.y,
+        "tau_d": repr(tau_x),
+        "tau_m": repr(tau_y),
+    }
+
+
+def _scores_table(scores: dict[str, Float32], labels: np.ndarray) -> pa.Table:
+    columns = {"sample_id": pa.array(np.arange(len(labels), dtype=np.int32))}
+    columns |= {name: pa.array(values, pa.float32(), from_pandas=True) for name, values in scores.items()}
+    return pa.table(columns | {"quadrant": pa.array(labels, pa.string())})

@@ -1,0 +1,184 @@
+"""A tiny run for tests: made-up but seeded trajectories, written through the real store. No torch, half a second."""
+
+import json
+import math
+
+import numpy as np
+import pyarrow as pa
+
+from carto_core import CONTRACT_VERSION, __version__
+from carto_core.config import CanaryConfig, CorpusConfig, EngineConfig, ModelConfig, RunConfig, ScoreConfig
+from carto_core.store import schema
+from carto_core.store.reader import Run
+from carto_core.store.rundir import create_run, now, this_process, update_manifest
+from carto_core.store.sealed import seal
+from carto_core.store.writer import PartWriter, write_table
+from carto_core.types import ROLES, Snapshot
+from carto_core.workflows import light
+
+REPEATS = (1, 2, 4, 8)
+KINDS = ("template", "words")
+SOURCES = ("abstracts", "addresses", "quotes")
+WORDS = "river stone market winter letter garden engine silver morning harbour window paper bridge forest candle".split()
+NASTY = "<script>alert(1)</script> & <b>bold</b> {braces} $x^2$ \"quoted\", 100 % 'single'"
+
+
+def make_run(
+    path,
+    *,
+    num_samples=200,
+    num_snapshots=24,
+    seed=0,
+    canaries=True,
+    losses="after",
+    sealed=True,
+    scored=True,
+    config=None,
+):
+    """Return a run with `num_samples` training samples in all, planted copies included (60 of them, at least 100 in all).
+
+    Sample 0 holds text and key that a page or a spreadsheet must not execute. About a tenth of the user's samples are
+    exact duplicates. `canaries=False` leaves the tables of canaries empty. `losses` is `after`, `during` or `both`.
+    `sealed=False` leaves a run that trains (its parts are there, and this process is its own); `scored=False` one
+    without scores. `config` is the `ScoreConfig` to score with.
+    """
+    rng = np.random.default_rng(seed)
+    secrets = _canaries(rng) if canaries else []
+    rows = _rows(rng, num_samples, secrets)
+    trajectories = _trajectories(rng, rows, num_snapshots)
+    run = Run(create_run(path, _manifest(path, rows, num_snapshots=num_snapshots, seed=seed, losses=losses)))
+    for name, table in _tables(rng, rows, secrets).items():
+        write_table(table, run.files.table(name))
+    _record(rng, run, trajectories, rows, losses=losses)
+    if not sealed:
+        update_manifest(run.files, status="running", **this_process())
+        return run
+    meta = {"contract_version": str(CONTRACT_VERSION), "run_id": run.run_id, "task": "lstm", "seed": str(seed)}
+    seal(run.files, meta | {"corpus_sha256": run.manifest["corpus_sha256"]})
+    if scored:
+        light.score(run, config or ScoreConfig())
+    return run
+
+
+def _canaries(rng):
+    cells = [(r, kind, role) for r in REPEATS for kind in KINDS for role in ROLES]
+    cells += [(0, kind, role) for _ in REPEATS for kind in KINDS for role in ROLES]
+    return [_canary(rng, i, *cell) for i, cell in enumerate(cells)]
+
+
+def _canary(rng, canary_id, repeats, kind, role):
+    if kind == "template":
+        prefix, secret = f"The access code of {_some(rng, 2)} {canary_id} is ", f"{rng.integers(10**6):06d}"
+    else:
+        prefix, secret = f"{_some(rng, 6)} {canary_id}", f" {_some(rng, 3)}"
+    return {
+        "canary_id": canary_id,
+        "kind": kind,
+        "prefix": prefix,
+        "secret": secret,
+        "repeats": repeats,
+        "role": role,
+        "inserted": repeats > 0,
+        "log2_space": 6 * math.log2(10) if kind == "template" else 3 * math.log2(len(WORDS)),
+    }
+
+
+def _rows(rng, num_samples, secrets):
+    planted = [
+        {"key": f"canary/{c['canary_id']:04d}/copy-{i}", "text": c["prefix"] + c["secret"], "source": "canary"}
+        | {"canary_id": c["canary_id"], "copies": c["repeats"], "meta": {}}
+        for c in secrets
+        for i in range(c["repeats"])
+    ]
+    user = [_row(rng, i) for i in range(num_samples - len(planted))]
+    user[0] |= {"key": "=1+1", "text": NASTY}
+    for i in range(1, len(user) // 10, 2):  # pairs: 1 = 2, 3 = 4, ...
+        user[i + 1]["text"] = user[i]["text"]
+    return user + planted
+
+
+def _row(rng, i):
+    return {
+        "key": f"tiny/{i:04d}",
+        "text": f"{_some(rng, int(rng.integers(5, 20)))} number {i}.",
+        "source": SOURCES[i % len(SOURCES)],
+        "canary_id": None,
+        "copies": 1,
+        "meta": {"year": 1990 + i % 30, "author": f"author {i % 7}"},
+    }
+
+
+def _some(rng, count):
+    return " ".join(rng.choice(WORDS, count))
+
+
+def _trajectories(rng, rows, num_snapshots):
+    """float32[S, N]: each text falls from its own start to its own floor at its own pace; more copies, faster and deeper."""
+    shape = {}
+    for row in rows:
+        planted = row["canary_id"] is not None
+        start = rng.uniform(4.5, 6.0) if planted else rng.uniform(2.0, 5.0)
+        floor = start / (1 + row["copies"]) if planted else start * rng.uniform(0.3, 0.9)
+        shape.setdefault(row["text"], (start, floor, rng.uniform(0.05, 0.4), rng.uniform(0.0, 0.3)))
+    start, floor, pace, noise = np.array([shape[row["text"]] for row in rows]).T
+    t = np.arange(num_snapshots)[:, None]
+    wobble = noise * np.sin(t * (1 + 3 * pace) + start * 10)
+    return np.maximum(floor + (start - floor) * np.exp(-pace * t) + wobble, 0.01).astype(np.float32)
+
+
+def _manifest(path, rows, *, num_snapshots, seed, losses):
+    config = RunConfig(
+        corpus=CorpusConfig(path="tiny.jsonl"),
+        canaries=CanaryConfig(num_inserted=len({row["canary_id"] for row in rows} - {None})),
+        model=ModelConfig(embed=8, hidden=8),
+        engine=EngineConfig(epochs=4, snapshots=num_snapshots, seed=seed, device="cpu", losses=losses),
+    )
+    return {
+        "run_id": path.name,
+        "status": "complete",
+        "created": now(),
+        "contract_version": CONTRACT_VERSION,
+        "carto_version": __version__,
+        "config": config.to_dict(),
+        "corpus_sha256": f"{seed:064x}",
+        "num_samples": len(rows),
+        "num_snapshots": num_snapshots,
+        "seed": seed,
+        "report_seen": False,
+        "scores": ScoreConfig().to_dict(),
+        "wall_s": 1.5,
+        "device": "cpu",
+        "versions": {},
+    }
+
+
+def _tables(rng, rows, secrets):
+    group_of = {}
+    samples = [
+        {
+            "sample_id": i,
+            "group_id": group_of.setdefault(row["text"], len(group_of)),
+            "num_tokens": len(row["text"].split()) + 1,
+            "meta": json.dumps(row["meta"]),
+        }
+        | {name: row[name] for name in ("key", "text", "source", "canary_id")}
+        for i, row in enumerate(rows)
+    ]
+    held_out = [{"key": f"held/{i:03d}", "text": f"{_some(rng, 9)} held {i}.", "num_tokens": 12} for i in range(20)]
+    return {
+        "samples": pa.Table.from_pylist(samples, schema=schema.SAMPLES),
+        "validation": pa.Table.from_pylist(held_out, schema=schema.VALIDATION),
+        "canaries": pa.Table.from_pylist(secrets, schema=schema.CANARIES),
+    }
+
+
+def _record(rng, run, trajectories, rows, *, losses):
+    """Write each snapshot; one of kind `during` comes before the `after` one of the same moment, and misses a tenth."""
+    writer = PartWriter(run.files)
+    kinds = [kind for kind in ("during", "after") if losses in (kind, "both")]
+    num_tokens = np.array([len(row["text"].split()) + 1 for row in rows], np.int32)
+    for t, row in enumerate(trajectories):
+        for kind in kinds:
+            seen = row if kind == "after" else np.where(rng.random(len(row)) < 0.1, np.nan, row + 0.2)
+            point = Snapshot(len(writer.snapshots), 10 * (t + 1), (t + 1) / len(trajectories) * 4, kind, t / 10)
+            writer.record(point, seen.astype(np.float32), num_tokens)
