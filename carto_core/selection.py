@@ -229,7 +229,9 @@ def _tie_notes(value: Float64, chosen: Bool) -> list[str]:
     tied = value == value[chosen].min(initial=np.inf)
     if chosen[tied].all():
         return []
-    return [f"{tied.sum()} groups tie for the last {chosen[tied].sum()} places, given out in an order drawn from the seed."]
+    return [
+        f"{tied.sum()} groups tie for the last {chosen[tied].sum()} places, given out in an order drawn from the seed."
+    ]
 
 
 def _keys(context: _Context, *, keys: list[str]) -> Bool:
@@ -268,6 +270,7 @@ def _filter(
     )
     if source is not None:
         found &= _from_sources(table, source)
+    _check(duplicates in (None, True, False), f"duplicates must be true, false or null, got {_short(duplicates)}")
     if duplicates is not None:
         group, sizes = context.groups()
         found &= (sizes[group] > 1) == duplicates

@@ -44,6 +44,11 @@ class Score:
     needs: tuple[str, ...]
     formula: Callable[..., Float32]
 
+    @property
+    def sign(self) -> int:
+        """+1 or -1: times this, higher always means more memorized."""
+        return 1 if self.memorized_when == "high" else -1
+
 
 @dataclass(frozen=True, slots=True)
 class ScoreTable:

@@ -56,7 +56,8 @@ def replace_scores(run: RunDir, scores: pa.Table, meta: Mapping[str, str | None]
     with replacing(run.database) as temporary:
         shutil.copyfile(run.database, temporary)
         with duckdb.connect(str(temporary)) as con:
-            con.execute("create or replace table scores as select * from scores")
+            con.register("new_scores", scores)  # a name of its own: `scores` would find the table that is there already
+            con.execute("create or replace table scores as select * from new_scores")
             _put_meta(con, meta)
     write_table(scores, run.table("scores"))
 

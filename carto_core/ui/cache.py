@@ -1,0 +1,109 @@
+"""What pages read, kept in memory until the run's file is replaced. Arrays are shared between sessions: never change one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import streamlit as st
+
+from carto_core.quadrants import Cuts
+from carto_core.scores.quality import Quality
+from carto_core.store.reader import Run, meta_of, open_run
+from carto_core.types import Float32, SampleTable
+from carto_core.workflows import light
+
+BAND_SAMPLES = 20_000  # a band of more would look the same
+
+
+def table_of(run: Run) -> SampleTable:
+    """Return the run's samples and scores."""
+    return _table(str(run.files.path), run.version)
+
+
+def quality_of(run: Run, role: str) -> dict[str, Quality]:
+    """Return how well each score finds the canaries of a role."""
+    return _quality(str(run.files.path), run.version, role)
+
+
+def cuts_of(run: Run, *, x: str, y: str, cut_x: float, cut_y: float) -> Cuts:
+    """Return the cuts of two scores at two percentiles."""
+    return _cuts(str(run.files.path), run.version, x, y, cut_x, cut_y)
+
+
+def meta_columns(run: Run) -> dict[str, np.ndarray]:
+    """Return the user's own columns that samples can be coloured by: object or float64[N] by name."""
+    return _meta_columns(str(run.files.path), run.version)
+
+
+def snippets(run: Run, sample_ids: tuple[int, ...]) -> list[str]:
+    """Return the beginnings of some texts."""
+    return _snippets(str(run.files.path), run.version, sample_ids)
+
+
+def trajectories_of(run: Run) -> tuple[list[float], Float32]:
+    """Return the epochs of the scored snapshots, and float32[S, N]."""
+    return _trajectories(str(run.files.path), run.version)
+
+
+def canaries_of(run: Run) -> pd.DataFrame:
+    """Return the run's canaries, of both roles: what may be shown is for the caller to say."""
+    return _canaries(str(run.files.path), run.version)
+
+
+def tokens_of(run: Run, *, sample_id: int | None = None, canary_id: int | None = None) -> dict[str, Any] | None:
+    """Return pieces, losses and decoded of one sample or canary, or None where the audit has not been run."""
+    path = run.files.audits / "tokens.parquet"
+    if not path.is_file():
+        return None
+    wanted = [("sample_id", "==", sample_id)] if sample_id is not None else [("canary_id", "==", canary_id)]
+    rows = pq.read_table(path, filters=wanted).to_pylist()
+    return rows[0] if rows else None
+
+
+@st.cache_resource(max_entries=4, show_spinner="Reading the run ...")
+def _table(path: str, version: tuple[int, int]) -> SampleTable:
+    return light.load_table(open_run(path))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _quality(path: str, version: tuple[int, int], role: str) -> dict[str, Quality]:
+    return light.quality(open_run(path), role, table=_table(path, version))
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _cuts(path: str, version: tuple[int, int], x: str, y: str, cut_x: float, cut_y: float) -> Cuts:
+    return Cuts.at_percentiles(_table(path, version).scores, x=x, y=y, cut_x=cut_x, cut_y=cut_y)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _meta_columns(path: str, version: tuple[int, int]) -> dict[str, np.ndarray]:
+    rows = [meta_of(text) for text in open_run(path).samples("sample_id, meta")["meta"]]
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {}
+    for name in names:
+        values = [row.get(name) for row in rows]
+        numeric = all(isinstance(v, int | float) or v is None for v in values)
+        columns[name] = (
+            np.array(values, float) if numeric else np.array(["" if v is None else str(v) for v in values], object)
+        )
+    return columns
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _snippets(path: str, version: tuple[int, int], sample_ids: tuple[int, ...]) -> list[str]:
+    return [text[:140] + (" …" if len(text) > 140 else "") for text in open_run(path).texts(list(sample_ids))]
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _trajectories(path: str, version: tuple[int, int]) -> tuple[list[float], Float32]:
+    run = open_run(path)
+    kind = "during" if run.meta().get("score_kind") == "during" else "after"
+    return run.snapshots(kind)["epoch"].tolist(), run.trajectories(kind)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _canaries(path: str, version: tuple[int, int]) -> pd.DataFrame:
+    return open_run(path).canaries()

@@ -1,0 +1,251 @@
+"""The intervene page: a selection becomes a plan, the plan is measured, the list is downloaded."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from carto_core import jobs
+from carto_core.export import EXPORTS, sampler_snippet
+from carto_core.interventions import DEFAULT_ALPHA, DEFAULT_GAMMA
+from carto_core.plots.charts import arms_figure
+from carto_core.preview.arms import ARMS, expected_minutes
+from carto_core.preview.effects import METRICS, metric_of, read_measurement
+from carto_core.quadrants import Cuts
+from carto_core.store.reader import Run
+from carto_core.store.rundir import resolve_runs_root
+from carto_core.types import Plan, SampleTable
+from carto_core.ui import cache, state
+from carto_core.ui.panels import chosen as selection_panel
+from carto_core.ui.panels import working
+from carto_core.ui.panels.chosen import Chosen
+from carto_core.ui.shell import go, roles_shown, scored_run, theme, told
+from carto_core.workflows import light
+
+ACTIONS = {"prune": "Prune", "reweight": "Down-weight", "upsample": "Up-sample", "policy": "Quadrant policy"}
+
+
+def page() -> None:
+    """Draw the page."""
+    run = scored_run("intervene")
+    if run is None:
+        return
+    with told():
+        table, cuts = selection_panel.axes_of(run)
+        chosen = selection_panel.resolve(run, table)
+        st.title("What if these samples were changed?")
+        left, right = st.columns([5, 7], gap="large")
+        with left:
+            plan = _plan(run, table, cuts, chosen)
+            if plan is not None:
+                _summary(run, table, plan)
+        if plan is None:
+            return
+        plan_dir = light.save_plan(run, plan, table=table)
+        with right:
+            _estimate()
+            _measured(run, plan_dir)
+        _export(run, plan_dir, int(plan.affected.sum()))
+
+
+def _plan(run: Run, table: SampleTable, cuts: Cuts, chosen: Chosen) -> Plan | None:
+    st.subheader("The intervention")
+    st.markdown(selection_panel.status_line(chosen, table))
+    action = st.segmented_control(
+        "What to do",
+        list(ACTIONS),
+        format_func=ACTIONS.__getitem__,
+        default=state.recall("action", "prune"),
+        key="action",
+    )
+    state.remember("action", action)
+    if action == "policy":
+        return _policy(run, table, cuts)
+    if action is None or chosen.selection is None or len(chosen.ids) == 0:
+        st.info(
+            "Choose samples on the Map first, by lasso or by quadrant; or take the quadrant policy, which needs no selection."
+        )
+        go("map", "Go to the Map")
+        return None
+    return light.plan_action(run, chosen.selection, action=action, factor=_factor(action), table=table)
+
+
+def _factor(action: str) -> float | None:
+    if action == "reweight":
+        return st.slider("Loss weight of the selection", 0.05, 0.95, 0.5, step=0.05, help="1 would change nothing")
+    if action == "upsample":
+        return float(st.slider("Times an epoch", 2, 10, 2))
+    return None
+
+
+def _policy(run: Run, table: SampleTable, cuts: Cuts) -> Plan:
+    st.caption(
+        "The paper's plan: hard samples more often, hotspots at less weight, noisy outliers out, at the map's cuts."
+    )
+    first, second = st.columns(2)
+    alpha = first.slider("Weight of hotspots (alpha)", 0.05, 0.95, DEFAULT_ALPHA, step=0.05)
+    gamma = second.slider("Repeats of hard samples (gamma)", 2, 10, DEFAULT_GAMMA)
+    return light.plan_policy(run, alpha=alpha, gamma=gamma, cuts=cuts, table=table)
+
+
+def _summary(run: Run, table: SampleTable, plan: Plan) -> None:
+    """Say what the plan touches; planted canaries of the roles that may be looked at only."""
+    touched = np.flatnonzero(plan.affected)
+    before = int(table.num_tokens.sum())
+    after = int((table.num_tokens * plan.repeats).sum())
+    first, second = st.columns(2)
+    first.metric(
+        "Samples changed",
+        f"{len(touched):,}",
+        f"{len(touched) / len(table):.1%} of all",
+        delta_color="off",
+        delta_arrow="off",
+    )
+    second.metric("Tokens an epoch", f"{after:,}", f"{after / before - 1:+.1%}", delta_color="off")
+    canaries = cache.canaries_of(run)
+    shown = canaries.loc[canaries["role"].isin(roles_shown(run)) & canaries["inserted"], "canary_id"]
+    planted = np.isin(table.canary_id[touched], shown)
+    st.caption(
+        f"Touches copies of {len(np.unique(table.canary_id[touched][planted]))} of {len(shown)} planted canaries "
+        f"({' and '.join(roles_shown(run))}), and {len(np.unique(table.source[touched].astype(str)))} sources."
+    )
+    for note in plan.notes:
+        (st.warning if note.startswith("Warning") else st.caption)(note)
+
+
+def _estimate() -> None:
+    with st.container(border=True):
+        st.markdown("**Instant estimate**")
+        st.caption(
+            "Not available yet: an estimate needs measured retrains to be fitted to and checked against. "
+            "Until it can state its own error, only the measurement below counts."
+        )
+
+
+def _measured(run: Run, plan_dir: Path) -> None:
+    st.subheader("What does it really do?")
+    folder = light.measurement_dir(run, plan_dir)
+    job = working.newest(run.run_id, "measure", result=folder / "measure.json")
+    measured = read_measurement(folder)
+    if job is not None and jobs.is_active(job):
+        working.watch(job)
+    else:
+        if measured is None:
+            working.tell_failure(job)
+        _offer(run, plan_dir, folder, again=measured is not None)
+    if measured is not None:
+        _result(run, measured)
+
+
+def _offer(run: Run, plan_dir: Path, folder: Path, *, again: bool) -> None:
+    first, second = st.columns([2, 3], vertical_alignment="bottom")
+    seeds = int(first.number_input("Seeds", 1, 20, 3, help="Retrains of each arm; an interval needs at least 2."))
+    minutes = expected_minutes(run, light.measurement_arms(run, plan_dir, seeds=seeds))
+    label = "Measure again" if again else "Measure it"
+    if second.button(
+        f"{label} (about {max(1, round(minutes))} min)", type="secondary" if again else "primary", width="stretch"
+    ):
+        jobs.launch(
+            ["measure", str(run.files.path), str(plan_dir), "--seeds", str(seeds)],
+            kind="measure",
+            run_id=run.run_id,
+            runs_root=resolve_runs_root().absolute(),
+            progress=folder / "progress.jsonl",
+            result=folder / "measure.json",
+        )
+        st.rerun()
+    if not again:
+        st.caption(
+            "Retrains from scratch under the plan, under a random control of the same size and length, without exact "
+            "duplicates, and unchanged; equal optimizer steps, each seed paired. Arms that were trained before are reused. "
+            "Afterwards the report canaries are shown, and the run's manifest says so."
+        )
+
+
+def _result(run: Run, measured: dict[str, Any]) -> None:
+    arms = measured["arms"]
+    st.markdown("**Every retrain is a point; the line is the mean**")
+    metrics = ["extraction.report", "ppl_nats", "natural_extraction", "exposure.report"]
+    for row in (metrics[:2], metrics[2:]):
+        for column, metric in zip(st.columns(2), row, strict=True):
+            values = {arm: [metric_of(a, metric) for a in arms if a["arm"] == arm] for arm in ARMS}
+            if all(math.isnan(v) for seeds in values.values() for v in seeds):
+                continue
+            column.caption(METRICS[metric])
+            figure = arms_figure(values, y="", theme=theme(), percent="extraction" in metric)
+            column.plotly_chart(
+                figure,
+                theme=None,
+                key=f"arms_{metric}",
+                config={"displayModeBar": False},
+                alt=f"{METRICS[metric]} of every retrain by arm",
+            )
+    st.markdown("**Effect of the plan**, paired over seeds, 95 % t intervals")
+    st.dataframe([_effect_row(e) for e in measured["effects"] if e["arm"] == "plan"], hide_index=True)
+    st.markdown(_verdict(measured["effects"]))
+
+
+def _effect_row(effect: dict[str, Any]) -> dict[str, Any]:
+    number = {
+        name: "unknown" if effect[name] is None else f"{effect[name]:+.3f}" for name in ("estimate", "low", "high")
+    }
+    return {"metric": METRICS[effect["metric"]], "against": effect["against"], **number, "reading": _reading(effect)}
+
+
+def _reading(effect: dict[str, Any]) -> str:
+    if effect["low"] is None:
+        return "no interval: measure more seeds"
+    if effect["low"] <= 0 <= effect["high"]:
+        return "interval covers 0: no effect shown"
+    return "lower" if effect["high"] < 0 else "higher"
+
+
+def _verdict(effects: list[dict[str, Any]]) -> str:
+    """Say in words whether the plan does more than a random cut of its size."""
+    against = next(
+        e for e in effects if (e["arm"], e["against"], e["metric"]) == ("plan", "control", "extraction.report")
+    )
+    reading = _reading(against)
+    if reading == "lower":
+        return "**The plan lowers extraction of report canaries more than a random choice of its size does.**"
+    if reading == "higher":
+        return "**The plan raises extraction of report canaries against a random choice of its size. Do not apply it for privacy.**"
+    return "**Not shown to do more than a random choice of its size.** More seeds narrow the interval."
+
+
+def _export(run: Run, plan_dir: Path, num_rows: int) -> None:
+    st.subheader("Take the list with you")
+    first, second = st.columns([3, 3], vertical_alignment="bottom")
+    file_format = first.selectbox("Format", list(EXPORTS), index=list(EXPORTS).index("parquet"))
+    without = second.checkbox("Leave out planted canaries", help="Their keys do not exist in your own corpus.")
+    name = f"interventions.{file_format}"
+    made = _exported(run, plan_dir, name, file_format=file_format, without_canaries=without)
+    third, fourth, fifth = st.columns(3)
+    third.download_button(
+        f"Intervention list ({num_rows:,} rows planned)", made[0], name, on_click="ignore", width="stretch"
+    )
+    fourth.download_button("Its manifest", made[1], f"{name}.manifest.json", on_click="ignore", width="stretch")
+    fifth.download_button(
+        "Cleaned corpus (JSONL)", lambda: _cleaned(run, plan_dir), "cleaned.jsonl", on_click="ignore", width="stretch"
+    )
+    with st.expander("Apply it in a PyTorch loop"):
+        st.code(sampler_snippet("interventions.parquet"), language="python")
+
+
+def _exported(run: Run, plan_dir: Path, name: str, *, file_format: str, without_canaries: bool) -> tuple[bytes, bytes]:
+    """Return the list and its manifest, from one and the same writing."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = light.export(
+            run, plan_dir, file_format=file_format, out=Path(folder) / name, without_canaries=without_canaries
+        )
+        return path.read_bytes(), path.with_name(f"{name}.manifest.json").read_bytes()
+
+
+def _cleaned(run: Run, plan_dir: Path) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        return light.export(run, plan_dir, file_format="jsonl", out=Path(folder) / "c.jsonl", corpus=True).read_bytes()

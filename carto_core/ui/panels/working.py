@@ -1,0 +1,59 @@
+"""A job on the screen: progress with its rate and remaining time, cancel, and the log when it has failed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from carto_core import jobs
+from carto_core.jobs import Job
+from carto_core.ui.shell import told
+
+POLL_S = 1.0
+
+
+def newest(run_id: str, kind: str, *, result: Path | None = None) -> Job | None:
+    """Return the newest job of a kind on a run, and for one result if that is given; None where there is none."""
+    found = jobs.list_jobs(run_id=run_id, kind=kind)
+    return next((job for job in found if result is None or job.result == str(result)), None)
+
+
+def watch(job: Job) -> None:
+    """Draw a job that is under way and poll it; when it ends the whole page is drawn anew."""
+
+    @st.fragment(run_every=POLL_S)
+    def poll() -> None:
+        if not jobs.is_active(job):
+            st.rerun()
+        line = jobs.progress_of(job)
+        if line is None:
+            st.progress(0.0, text=f"{job.kind}: starting …")
+        else:
+            share = min(1.0, float(line["done"]) / max(float(line["total"]), 1e-9))
+            st.progress(share, text=f"{line['stage']}: {share:.0%}{_pace(line)}")
+        if st.button("Cancel", key=f"cancel_{job.job_id}"):
+            with told():
+                jobs.cancel(job)
+
+    poll()
+
+
+def tell_failure(job: Job | None) -> None:
+    """Say that a job was cancelled or failed, with its log; nothing for one that is done, under way or absent."""
+    if job is None:
+        return
+    ended = jobs.state_of(job)
+    if ended == "cancelled":
+        st.info(f"The {job.kind} was cancelled; what it had finished is kept.")
+    elif ended == "failed":
+        st.error(f"The {job.kind} failed. Its last words:")
+        st.code(jobs.log_tail(job) or "(it said nothing)", language="text")
+
+
+def _pace(line: dict) -> str:
+    rate, eta_s = line.get("rate"), line.get("eta_s")
+    if not rate or eta_s is None:
+        return ""
+    left = f"{eta_s / 60:.1f} minutes" if eta_s > 90 else f"{eta_s:.0f} seconds"
+    return f" · {rate:.3g} a second · about {left} left"

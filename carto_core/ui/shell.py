@@ -1,0 +1,143 @@
+"""What every page shares: the menu, the run picker, the theme, and how an error is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import streamlit as st
+
+from carto_core.errors import CartoError
+from carto_core.plots.palette import DARK, LIGHT, Theme
+from carto_core.store.reader import Run, open_run
+from carto_core.store.rundir import list_runs, resolve_runs_root, update_manifest
+from carto_core.ui import state
+
+PAGES = {
+    "home": ("pages/home.py", "Home"),
+    "map": ("pages/map.py", "Map"),
+    "samples": ("pages/samples.py", "Samples"),
+    "intervene": ("pages/intervene.py", "Intervene"),
+    "audit": ("pages/audit.py", "Audit"),
+}
+# Outlines that are drawn on the map must not swallow the mouse, or no lasso could begin inside one.
+STYLE = """<style>
+.stPlotlyChart .selectionlayer path, .stPlotlyChart .outline-controllers, .stPlotlyChart .outline-controllers *
+  {pointer-events: none !important}
+.block-container {padding-top: 3.2rem; padding-bottom: 2rem}
+@media (max-width: 640px) {.block-container {padding-left: 1rem; padding-right: 1rem}}
+</style>"""
+
+
+def run_app() -> None:
+    """Draw the shell and the page that the address names. The whole of `app.py`."""
+    st.set_page_config(page_title="GenDataCarto", page_icon="🗺", layout="wide")
+    state.mark_shell()
+    _navigation().run()
+
+
+def open_page(name: str) -> Run | None:
+    """Begin a page: title, run picker, address. First line of every page file.
+
+    A direct link to a page may reach it before `app.py` has ever run in this server; then the menu is made first.
+
+    Args:
+        name: of the page.
+
+    Returns:
+        the chosen run; None after having said why there is none to show.
+    """
+    if not state.has_shell():
+        state.mark_shell()
+        _navigation()
+        st.rerun()
+    st.html(STYLE)
+    run = _pick_run()
+    state.show_address()
+    if notice := state.pop_notice():
+        st.warning(notice)
+    return run
+
+
+def scored_run(name: str) -> Run | None:
+    """Begin a page that needs scores; says what to do where the chosen run has none."""
+    run = open_page(name)
+    if run is None:
+        _say_no_run()
+        return None
+    if not run.is_sealed:
+        st.info(
+            f"Run **{run.run_id}** is {run.status}. The map appears when its training has ended; Home shows how far it is."
+        )
+        st.page_link(PAGES["home"][0], label="Go to Home")
+        return None
+    return run
+
+
+def theme() -> Theme:
+    """Return the colours of the theme in use; light where the browser has not said."""
+    return DARK if st.context.theme.type == "dark" else LIGHT
+
+
+def roles_shown(run: Run) -> tuple[str, ...]:
+    """Return the canary roles that may be looked at: `report` only once the run's manifest says that it was seen."""
+    return ("calibration", "report") if run.manifest.get("report_seen") else ("calibration",)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Show a mistake that is the user's to mend as one sentence; let anything else show its traceback."""
+    try:
+        yield
+    except CartoError as error:
+        st.error(str(error))
+
+
+def go(page: str, label: str) -> None:
+    """Draw a link to another page."""
+    st.page_link(PAGES[page][0], label=label)
+
+
+def _navigation():
+    pages = [st.Page(path, title=title, url_path=name, default=name == "home") for name, (path, title) in PAGES.items()]
+    return st.navigation(pages)
+
+
+def _pick_run() -> Run | None:
+    root = resolve_runs_root()
+    ids = [files.run_id for files in list_runs(root)]
+    wanted = state.get().run
+    if wanted and wanted not in ids:
+        st.error(f"There is no run {wanted!r} in this folder of runs; pick another.")
+    if not ids:
+        return None
+    if wanted not in ids:
+        state.put(run=ids[0])
+    with st.sidebar:
+        st.selectbox("Run", ids, **state.widget("run"))
+        with told():
+            run = open_run(state.get().run, root)
+            _report_switch(run)
+            return run
+    return None
+
+
+def _report_switch(run: Run) -> None:
+    seen = bool(run.manifest.get("report_seen"))
+    st.caption("Choosing looks at **calibration** canaries only.")
+    if seen:
+        st.caption("Report canaries are shown: this run's manifest says so (`report_seen`).")
+    elif st.button(
+        "Show report canaries", help="Recorded in the run's manifest: what is chosen afterwards has seen them."
+    ):
+        update_manifest(run.files, report_seen=True)
+        st.rerun()
+
+
+def _say_no_run() -> None:
+    st.title("Nothing to show yet")
+    st.markdown("There is no run. Train the bundled corpus, which takes about two minutes:")
+    st.code("python -m carto_core demo", language="bash")
+    st.markdown("or your own:")
+    st.code("python -m carto_core train --corpus my-corpus.jsonl --out data/runs/first", language="bash")
+    go("home", "Or start it from Home")

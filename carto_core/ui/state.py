@@ -1,0 +1,254 @@
+"""The only file that touches session state and the address bar.
+
+What a person has set up is one frozen `View`, kept under one key and written into the URL, so that a copied link shows
+the same thing. Widgets are mirrors of it: before each is drawn it gets the view's value, and when it changes the
+view takes the widget's. A chart's selection event is an edge, not a state, and is copied out at once.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from carto_core.errors import SelectionError
+from carto_core.selection import Rule, simplify_polygon
+
+Polygon = list[list[float]]
+_VIEW, _NOTICE = "carto_view", "notice"
+
+
+@dataclass(frozen=True)
+class View:
+    """What is on the screen.
+
+    Attributes:
+        run: run id; empty before one is chosen.
+        x: score on x; empty means the run's saved one, likewise y and the cuts.
+        y: score on the memorization axis.
+        cut_x: percentile that cuts x.
+        cut_y: percentile that cuts y.
+        colour: `quadrant`, `source`, or a column of `meta`.
+        polygons: outlines in score units, of the axes in view.
+        region: a rule made without dragging (quadrant, range, top); None where polygons or nothing is chosen.
+        text: searched phrase.
+        source: only these; empty means all.
+        max_tokens: longest; None means any.
+        copies_only: only exact duplicates.
+        restrict: whether the selection keeps only the hits of search and filters.
+        with_copies: whether the selection takes all copies of what it holds.
+        zoom: x from, x to, y from, y to; None shows everything.
+    """
+
+    run: str = ""
+    x: str = ""
+    y: str = ""
+    cut_x: float = 75.0
+    cut_y: float = 75.0
+    colour: str = "quadrant"
+    polygons: tuple[Any, ...] = ()
+    region: Rule | None = None
+    text: str = ""
+    source: tuple[str, ...] = ()
+    max_tokens: int | None = None
+    copies_only: bool = False
+    restrict: bool = False
+    with_copies: bool = False
+    zoom: tuple[float, float, float, float] | None = None
+
+    def filter_rule(self) -> Rule | None:
+        """Return the rule of search and filters, or None where none is set."""
+        fields = {
+            "text": self.text or None,
+            "source": list(self.source) or None,
+            "max_tokens": self.max_tokens,
+            "duplicates": True if self.copies_only else None,
+        }
+        given = {name: value for name, value in fields.items() if value is not None}
+        return {"type": "filter", **given} if given else None
+
+    def selection_rule(self) -> Rule | None:
+        """Return the rule of the selection, or None where nothing is chosen."""
+        rule = self.region
+        if self.polygons:
+            rule = {"type": "polygon", "x": self.x, "y": self.y, "polygons": [list(p) for p in self.polygons]}
+        hits = self.filter_rule()
+        if self.restrict and hits is not None:
+            rule = hits if rule is None else {"type": "all", "rules": [rule, hits]}
+        return rule if rule is None or not self.with_copies else {"type": "duplicates_of", "rule": rule}
+
+
+def get() -> View:
+    """Return the present view: this session's, else the one in the address, else an empty one."""
+    if _VIEW not in st.session_state:
+        st.session_state[_VIEW] = _from_address()
+    return st.session_state[_VIEW]
+
+
+def put(**changes: Any) -> None:
+    """Change some fields of the view and write it into the address bar."""
+    view = dataclasses.replace(get(), **changes)
+    if "run" in changes and changes["run"] != get().run:
+        view = View(run=view.run)
+        _new_chart()
+    st.session_state[_VIEW] = view
+    show_address()
+
+
+def show_address() -> None:
+    """Write the view into the address bar, where a page switch has dropped it."""
+    view = get()
+    wanted = {"run": view.run, "view": _packed(view)}
+    for name, value in wanted.items():
+        if value and st.query_params.get(name) != value:
+            st.query_params[name] = value
+        elif not value and name in st.query_params:
+            del st.query_params[name]
+
+
+def widget(field: str, *, read: Callable[[Any], Any] = lambda value: value, value: Any = None) -> dict[str, Any]:
+    """Return `key` and `on_change` of a widget that mirrors a field of the view.
+
+    Args:
+        field: of `View`.
+        read: from the widget's value to the field's.
+        value: what the widget shows, where that is not the field itself.
+    """
+    key = f"mirror_{field}"
+    st.session_state[key] = getattr(get(), field) if value is None else value
+
+    def take() -> None:
+        put(**{field: read(st.session_state[key])})
+
+    return {"key": key, "on_change": take}
+
+
+def select_region(rule: Rule | None) -> None:
+    """Choose by a rule that needs no dragging; outlines go."""
+    put(region=rule, polygons=())
+    _new_chart()
+
+
+def clear_selection() -> None:
+    """Choose nothing; search, filters and axes stay."""
+    put(region=None, polygons=(), restrict=False, with_copies=False)
+    _new_chart()
+
+
+def change_axes(**axes: str) -> None:
+    """Put another score on an axis: outlines were drawn in the old scores' units and go, the zoom too."""
+    put(**axes, polygons=(), zoom=None)
+    _new_chart()
+
+
+def axis_widget(field: str, value: str) -> dict[str, Any]:
+    """Return `key` and `on_change` of the picker of an axis."""
+    key = f"mirror_{field}"
+    st.session_state[key] = value
+    return {"key": key, "on_change": lambda: change_axes(**{field: st.session_state[key]})}
+
+
+def chart_key() -> str:
+    """Return the map's key; a new one forgets what the browser still shows as selected."""
+    return f"map_{st.session_state.get('carto_chart', 0)}"
+
+
+def take_outlines() -> None:
+    """Copy the outlines of the map's event into the view: the event lists all of them, so they replace the old."""
+    event = st.session_state[chart_key()].selection
+    polygons = [list(zip(o["x"], o["y"], strict=True)) for o in event["lasso"]]
+    polygons += [_corners(box) for box in event["box"]]
+    kept: list[Polygon] = []
+    for polygon in polygons:
+        try:
+            kept.append(simplify_polygon(polygon))
+        except SelectionError:
+            continue  # a click that was no drag
+    put(polygons=tuple(kept), region=None)
+
+
+def outlines_to_draw(signature: str) -> tuple[Any, ...]:
+    """Return the outlines that the figure itself must draw.
+
+    The browser shows what was just drawn there. Only when the figure changes for another reason, and is therefore built
+    anew, must the outlines be in it; while it stays the same, adding them would rebuild it and lose a double click.
+    """
+    drawn = st.session_state.get("carto_drawn")
+    if drawn is None or drawn[0] != (signature, chart_key()):
+        st.session_state["carto_drawn"] = drawn = ((signature, chart_key()), get().polygons)
+    return drawn[1]
+
+
+def remember(name: str, value: Any) -> None:
+    """Keep a value of this session that is not part of a link."""
+    st.session_state[f"carto_keep_{name}"] = value
+
+
+def recall(name: str, default: Any = None) -> Any:
+    """Return what `remember` kept."""
+    return st.session_state.get(f"carto_keep_{name}", default)
+
+
+def mark_shell() -> None:
+    """Note that `app.py` has run in this session."""
+    st.session_state["carto_shell"] = True
+
+
+def has_shell() -> bool:
+    """Return whether `app.py` has run in this session."""
+    return bool(st.session_state.get("carto_shell"))
+
+
+def _new_chart() -> None:
+    st.session_state["carto_chart"] = st.session_state.get("carto_chart", 0) + 1
+
+
+def _corners(box: Any) -> list[tuple[float, float]]:
+    (a, b), (c, d) = box["x"], box["y"]
+    return [(a, c), (b, c), (b, d), (a, d)]
+
+
+def _packed(view: View) -> str:
+    """Return what differs from an empty view, compressed; empty where nothing does."""
+    default = View()
+    changed = {
+        f.name: getattr(view, f.name)
+        for f in dataclasses.fields(View)
+        if f.name != "run" and getattr(view, f.name) != getattr(default, f.name)
+    }
+    text = json.dumps(changed, separators=(",", ":"))
+    return base64.urlsafe_b64encode(zlib.compress(text.encode(), 9)).decode().rstrip("=") if changed else ""
+
+
+def _from_address() -> View:
+    """Return the view in the address; one that cannot be read is left out, and said so."""
+    run = st.query_params.get("run", "")
+    packed = st.query_params.get("view", "")
+    if not packed:
+        return View(run=run)
+    try:
+        fields = json.loads(
+            zlib.decompressobj().decompress(base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4)), 2**20)
+        )
+        known = {f.name for f in dataclasses.fields(View)}
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items() if k in known}
+        view = View(**{**fields, "run": run})
+        for polygon in view.polygons:
+            simplify_polygon(polygon)
+    except (ValueError, TypeError, AttributeError, zlib.error, SelectionError):
+        remember(_NOTICE, "The link's view could not be read, so the map starts afresh.")
+        return View(run=run)
+    return view
+
+
+def pop_notice() -> str | None:
+    """Return a message to show once, or None."""
+    notice = recall(_NOTICE)
+    remember(_NOTICE, None)
+    return notice

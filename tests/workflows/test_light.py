@@ -1,0 +1,312 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from carto_core.config import ScoreConfig
+from carto_core.errors import PlanError, RunNotSealed, SelectionError, UnknownNameError
+from carto_core.interventions import plan_sha256
+from carto_core.quadrants import Cuts
+from carto_core.scores import SCORES, compute_scores
+from carto_core.store.rundir import write_json
+from carto_core.workflows import light
+from tests.tiny import make_run
+
+HOT = {"type": "top", "by": "consolidation", "q": 0.1}
+
+
+@pytest.fixture
+def run(tmp_path):
+    return make_run(tmp_path / "run")
+
+
+def write_audit(run, name, *rows):
+    write_json(
+        run.files.audits / f"{name}.json", {"name": name, "definition": "", "summary": {}, "per_item": list(rows)}
+    )
+
+
+def test_the_light_verbs_never_load_torch():
+    code = "import sys, carto_core.workflows.light; sys.exit('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_table_holds_the_runs_samples_in_order(run):
+    table = light.load_table(run)
+
+    samples = run.samples()
+    assert table.key.tolist() == samples["key"].tolist()
+    assert table.group_id.tolist() == samples["group_id"].tolist()
+    assert table.is_canary.tolist() == samples["canary_id"].notna().tolist()
+    assert list(table.scores) == list(SCORES)
+    assert {values.dtype for values in table.scores.values()} == {np.dtype(np.float32)}
+    assert (table.run_id, table.seed, table.corpus_sha256) == ("run", 0, "0" * 64)
+
+
+@pytest.mark.parametrize("state", [{"sealed": False}, {"scored": False}])
+def test_a_run_without_scores_has_no_table_yet(state, tmp_path):
+    run = make_run(tmp_path / "run", **state)
+
+    with pytest.raises(RunNotSealed):
+        light.load_table(run)
+
+
+def test_a_running_run_cannot_be_scored(tmp_path):
+    run = make_run(tmp_path / "run", sealed=False)
+
+    with pytest.raises(RunNotSealed):
+        light.score(run, ScoreConfig())
+
+
+def test_stored_scores_are_those_of_the_trajectories(run):
+    group_id = run.samples()["group_id"].to_numpy(np.int32)
+    expected = compute_scores(run.trajectories("after"), group_id, ScoreConfig()).scores
+
+    for name, values in light.load_table(run).scores.items():
+        np.testing.assert_array_equal(values, expected[name])
+
+
+def test_the_scores_table_has_the_contracts_columns_and_types(run):
+    rows = run.query(
+        "select column_name, data_type from duckdb_columns() where table_name = 'scores' order by column_index"
+    )
+
+    columns = dict(zip(rows["column_name"], rows["data_type"], strict=True))
+
+    assert columns == {"sample_id": "INTEGER"} | dict.fromkeys(SCORES, "FLOAT") | {"quadrant": "VARCHAR"}
+
+
+def test_resolved_settings_parse_back_exactly(run):
+    meta = run.meta()
+
+    losses = run.trajectories("after").astype(np.float64)
+    difficulty = run.scores()["difficulty"].to_numpy(np.float64)
+    assert float(meta["eps"]) == np.quantile(losses, 0.5)
+    assert float(meta["tau_d"]) == np.percentile(difficulty, 75)
+    assert (meta["eps_mode"], meta["eps_quantile"], meta["burn_in"], meta["score_kind"]) == (
+        "pooled",
+        "0.5",
+        "5",
+        "after",
+    )
+    assert (meta["quadrant_x"], meta["quadrant_y"]) == ("difficulty", "memorization")
+
+
+def test_a_threshold_per_snapshot_leaves_eps_null(run):
+    light.score(run, ScoreConfig(eps_mode="snapshot", eps=0.4))
+
+    assert (run.meta()["eps"], run.meta()["eps_quantile"]) == (None, "0.4")
+
+
+def test_an_absolute_threshold_has_no_quantile(run):
+    light.score(run, ScoreConfig(eps_mode="absolute", eps=1.7))
+
+    assert (run.meta()["eps"], run.meta()["eps_quantile"]) == ("1.7", None)
+
+
+@pytest.mark.parametrize(("losses", "kind"), [("after", "after"), ("both", "after"), ("during", "during")])
+def test_after_losses_are_scored_where_there_are_any(losses, kind, tmp_path):
+    run = make_run(tmp_path / "run", losses=losses)
+
+    assert run.meta()["score_kind"] == kind
+
+
+def test_quadrants_are_cut_as_meta_says(run):
+    light.score(run, ScoreConfig(x="lt_iqr", y="final_loss", cut_x=60, cut_y=90))
+    table, rows = light.load_table(run), run.scores()
+    hard = rows["lt_iqr"].to_numpy(np.float64) > table.tau_x
+    memorized = rows["final_loss"].to_numpy(np.float64) < table.tau_y
+
+    names = np.array(["stable-easy", "ambiguous-hard", "hotspot-memorized", "noisy-outlier"])
+
+    assert rows["quadrant"].tolist() == names[hard + 2 * memorized].tolist()
+    assert 0 < memorized.sum() <= 20  # a tenth, less those exactly at the cut
+
+
+def test_a_rescore_replaces_the_old_one_whole_and_is_remembered(run):
+    config = ScoreConfig(burn_in=0.5, x="variability", cut_y=50)
+
+    summary = light.score(run, config)
+
+    assert light.score_config(run) == config
+    assert run.meta()["burn_in"] == "12"
+    assert len(run.scores()) == 200
+    assert len(run.query("select key from meta")) == len(run.query("select distinct key from meta"))
+    assert sum(summary["quadrants"].values()) == 200
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+def test_a_rescore_changes_the_scores_themselves_in_the_database_and_in_its_twin(run):
+    before = run.scores()
+
+    light.score(run, ScoreConfig(eps=0.9, burn_in=1.0))
+
+    after = run.scores()
+    group_id = run.samples()["group_id"].to_numpy(np.int32)
+    expected = compute_scores(run.trajectories("after"), group_id, ScoreConfig(eps=0.9, burn_in=1.0)).scores
+    for name in ("difficulty", "memorization"):
+        np.testing.assert_array_equal(after[name].to_numpy(np.float32), expected[name])
+        assert (after[name] != before[name]).any()
+    pd.testing.assert_frame_equal(pd.read_parquet(run.files.table("scores")), after)
+
+
+def test_a_summary_says_how_many_samples_sit_at_the_cut(run):
+    notes = light.score(run, ScoreConfig(y="group_size", cut_y=10))["notes"]
+
+    assert "sit exactly at the cut" in notes[1]
+
+
+def test_an_axis_that_is_no_score_leaves_the_run_as_it_was(run):
+    before = run.version
+
+    with pytest.raises(UnknownNameError, match="unknown score 'memory'"):
+        light.score(run, ScoreConfig(y="memory"))
+
+    assert run.version == before
+
+
+def test_quality_looks_at_one_role_at_a_time(run):
+    calibration, report = (light.quality(run, role) for role in ("calibration", "report"))
+
+    assert list(calibration) == list(SCORES)
+    assert calibration["lt_iqr"].num_positives == report["lt_iqr"].num_positives == 6
+    assert calibration["lt_iqr"].auc != report["lt_iqr"].auc
+
+
+def test_a_run_without_canaries_has_no_quality(tmp_path):
+    run = make_run(tmp_path / "run", canaries=False)
+
+    assert all(np.isnan(q.auc) for q in light.quality(run).values())
+
+
+@pytest.mark.parametrize("phrase", ["SCRIPT>ALERT", "100 % 'single'", "$x^2$", '"quoted"'])
+def test_a_search_is_a_literal_whatever_its_case(phrase, run):
+    assert light.search(run, phrase).tolist() == [0]
+
+
+@pytest.mark.parametrize("phrase", ["100 _", "%script%", "river.*", "' or 1=1 --"])
+def test_a_search_is_no_pattern_and_no_sql(phrase, run):
+    assert light.search(run, phrase).tolist() == []
+
+
+def test_a_filter_by_text_searches_the_runs_texts(run):
+    selection = light.select(run, {"type": "filter", "text": "access CODE"})
+
+    texts = run.samples()["text"].tolist()
+    assert selection.sample_ids.tolist() == [i for i, text in enumerate(texts) if "access code" in text]
+    assert len(selection.sample_ids) == 30
+
+
+def test_a_quadrant_rule_names_the_same_samples_after_the_cuts_have_moved(run):
+    rule = light.quadrant_rule("ambiguous-hard", Cuts.of(light.load_table(run)))
+    before = light.select(run, rule).sample_ids.tolist()
+    assert before == np.flatnonzero(run.scores()["quadrant"] == "ambiguous-hard").tolist()
+
+    light.score(run, ScoreConfig(cut_x=20))
+
+    assert light.select(run, rule).sample_ids.tolist() == before
+
+
+def test_a_selection_file_comes_back_as_the_same_selection(run, tmp_path):
+    selection = light.select(run, HOT)
+    path = light.write_selection(run, selection, tmp_path / "out" / "selection.json")
+
+    back = light.read_selection(run, path)
+
+    content = json.loads(path.read_text())
+    assert back.sample_ids.tolist() == selection.sample_ids.tolist()
+    assert (back.rule, back.notes) == (selection.rule, selection.notes)
+    assert {"version", "run_id", "corpus_sha256", "rule", "num_samples", "keys"} <= set(content)
+    assert content["num_samples"] == len(content["keys"]) == len(selection.sample_ids)
+
+
+def test_a_selection_file_keeps_its_samples_through_a_rescore(run, tmp_path):
+    selection = light.select(run, {"type": "top", "by": "memorization", "q": 0.05})
+    path = light.write_selection(run, selection, tmp_path / "selection.json")
+
+    light.score(run, ScoreConfig(eps=0.9))
+
+    assert light.read_selection(run, path).sample_ids.tolist() == selection.sample_ids.tolist()
+
+
+def test_a_selection_of_another_corpus_is_refused(run, tmp_path):
+    path = light.write_selection(run, light.select(run, HOT), tmp_path / "selection.json")
+    other = make_run(tmp_path / "other", seed=1)
+
+    with pytest.raises(SelectionError, match="another corpus"):
+        light.read_selection(other, path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 1, "keys": []}', '{"version": 2}'])
+def test_what_is_no_selection_file_is_the_users_mistake(text, run, tmp_path):
+    path = tmp_path / "selection.json"
+    path.write_text(text)
+
+    with pytest.raises(SelectionError):
+        light.read_selection(run, path)
+
+
+def test_a_key_file_has_one_key_a_line(run, tmp_path):
+    path = tmp_path / "keys.txt"
+    path.write_text("tiny/0003\n\n=1+1\n")
+
+    assert light.select(run, light.read_keys(path)).sample_ids.tolist() == [0, 3]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n\n", b"\xff\xfe"])
+def test_an_unreadable_or_empty_key_file_is_the_users_mistake(content, tmp_path):
+    path = tmp_path / "keys.txt"
+    if content is not None:
+        path.write_bytes(content)
+
+    with pytest.raises(SelectionError, match=r"keys\.txt"):
+        light.read_keys(path)
+
+
+def test_a_plan_is_saved_under_its_hash_and_exported(run, tmp_path):
+    table = light.load_table(run)
+    plan = light.plan_action(run, light.select(run, HOT), action="prune")
+
+    folder = light.save_plan(run, plan)
+    path = light.export(run, folder, file_format="jsonl", out=tmp_path / "list.jsonl")
+
+    keys = [json.loads(line)["key"] for line in path.read_text("utf-8").splitlines()]
+    assert plan_sha256(plan, table).startswith(folder.name)
+    assert light.measurement_dir(run, folder) == run.files.previews / folder.name
+    assert keys == table.key[plan.affected].tolist()
+
+
+def test_exporting_the_corpus_leaves_out_what_was_pruned_and_planted(run, tmp_path):
+    plan = light.plan_action(run, light.select(run, {"type": "keys", "keys": ["=1+1"]}), action="prune")
+
+    path = light.export(run, light.save_plan(run, plan), file_format="jsonl", out=tmp_path / "clean", corpus=True)
+
+    keys = [json.loads(line)["key"] for line in path.read_text("utf-8").splitlines()]
+    assert keys == [key for key in light.load_table(run).key if key != "=1+1" and not key.startswith("canary/")]
+
+
+def test_exporting_what_is_no_plan_is_the_users_mistake(run, tmp_path):
+    with pytest.raises(PlanError):
+        light.export(run, tmp_path / "nowhere", file_format="csv", out=tmp_path / "list.csv")
+
+
+def test_the_policy_warns_of_samples_that_the_natural_audit_extracted(run):
+    hard = int(np.flatnonzero((run.scores()["quadrant"] == "ambiguous-hard") & run.samples()["canary_id"].isna())[0])
+    write_audit(
+        run, "natural", {"sample_ids": [hard], "extracted": True}, {"sample_ids": [hard + 1], "extracted": False}
+    )
+
+    notes = light.plan_policy(run, alpha=0.5, gamma=2).notes
+
+    assert light.extracted_samples(run) == {hard}
+    assert any("1 samples that the model already recites" in note for note in notes)
+    assert any("planted canaries" in note for note in notes)
+
+
+def test_an_audit_that_was_not_run_is_no_audit(run):
+    assert light.read_audit(run, "natural") is None
+    assert light.extracted_samples(run) == set()
