@@ -347,15 +347,15 @@ def open_dashboard(*, run: str | None, runs_root: str | None, port: int | None, 
 def demo(*, runs_root: str | None, port: int | None, no_open: bool, as_json: bool) -> None:
     """Train and audit the bundled corpus if that is not done yet, then open the dashboard."""
     root = resolve_runs_root(runs_root)
-    _make_demo(root)
+    make_demo(root)
     if as_json or no_open:
         _show({"run": str(root / DEMO_RUN), "status": "complete"}, f"ready: {root / DEMO_RUN}", as_json=as_json)
     if not no_open:
         serve(root, run_id=DEMO_RUN, port=port, browser=True)
 
 
-def _make_demo(root: Path) -> None:
-    """Do what is missing: a second call finds everything there and loads no torch."""
+def make_demo(root: Path) -> None:
+    """Train and audit the demo run where that is missing; a second call finds everything there and loads no torch."""
     out = root / DEMO_RUN
     if not (out / "run.json").is_file() or open_run(out).status != "complete":
         from carto_core.workflows.training import train_run

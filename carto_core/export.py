@@ -92,22 +92,21 @@ def read_plan(folder: str | Path, table: SampleTable) -> tuple[Plan, dict[str, A
     try:
         facts = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
         rows = pq.read_table(folder / "plan.parquet").to_pydict()
-        columns = rows["repeat"], rows["weight"], rows["reason"], rows["key"]
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise PlanError(f"{folder} is not a readable plan directory: {error}") from None
-    if facts.get("corpus_sha256") != table.corpus_sha256 or columns[3] != table.key.tolist():
-        raise PlanError(
-            f"the plan in {folder} was made for another run ({facts.get('run_id')}), not for {table.run_id}"
+        plan = Plan(
+            repeats=np.array(rows["repeat"], np.int32),
+            weights=np.array(rows["weight"], np.float32),
+            reason=rows["reason"],
+            rule=facts["rule"],
+            action=facts["action"],
+            notes=tuple(facts["notes"]),
         )
-    plan = Plan(
-        repeats=np.array(columns[0], np.int32),
-        weights=np.array(columns[1], np.float32),
-        reason=columns[2],
-        rule=facts["rule"],
-        action=facts["action"],
-        notes=tuple(facts["notes"]),
-    )
-    if plan_sha256(plan, table) != facts["plan_sha256"]:
+        run_id, digest = facts["run_id"], facts["plan_sha256"]
+        owner = run_id, facts["corpus_sha256"], rows["key"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+        raise PlanError(f"{folder} is not a readable plan directory: {error!r}") from None
+    if owner != (table.run_id, table.corpus_sha256, table.key.tolist()):
+        raise PlanError(f"the plan in {folder} was made for another run ({run_id}), not for {table.run_id}")
+    if plan_sha256(plan, table) != digest:
         raise PlanError(f"{folder}/plan.parquet does not match the hash in plan.json; make the plan again")
     return plan, facts
 
@@ -230,11 +229,19 @@ def _write_csv(rows: pd.DataFrame, path: Path) -> None:
     harmless = rows.copy()
     for name in ("key", "reason"):
         harmless[name] = [f"'{v}" if str(v).startswith(SPREADSHEET_TRIGGERS) else v for v in rows[name]]
-    harmless.to_csv(path, index=False)
+    harmless.to_csv(path, index=False, lineterminator="\r\n")  # so that a lone CR in a cell is quoted
 
 
 def _write_jsonl(rows: pd.DataFrame, path: Path) -> None:
-    rows.to_json(path, orient="records", lines=True, force_ascii=False, double_precision=15)
+    """Write one JSON object a row; a float32 as the shortest decimal that gives it back."""
+    lines = [json.dumps({k: _plain(v) for k, v in row.items()}, ensure_ascii=False) for row in rows.to_dict("records")]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if value is pd.NA or (isinstance(value, float | np.floating) and np.isnan(value)):
+        return None
+    return float(str(np.float32(value))) if isinstance(value, float | np.floating) else value
 
 
 def _write_parquet(rows: pd.DataFrame, path: Path) -> None:

@@ -49,8 +49,8 @@ def make_plan(selection: Selection, table: SampleTable, *, action: str, factor: 
     for sample_id in selection.sample_ids:
         reason[sample_id] = f"{action}: {selection.rule['type']}"
     notes = list(selection.notes)
-    if action == "upsample":
-        notes += _upsampling_warnings(repeats > 1, table, extractable=())
+    if (repeats > 1).any() or (weights > 1).any():
+        notes += _upsampling_warnings((repeats > 1) | (weights > 1), table, extractable=())
     return Plan(repeats, weights, reason, selection.rule, action, tuple(notes))
 
 
@@ -133,7 +133,7 @@ def _checked_factor(action: str, factor: float | None) -> float:
             raise PlanError("--factor has no meaning for prune; leave it out")
         return 0.0
     value = DEFAULT_FACTOR[action] if factor is None else factor
-    if action == "reweight" and not (np.isfinite(value) and value > 0 and value != 1):
+    if action == "reweight" and not (np.isfinite(value) and value > 0 and np.float32(value) != 1):
         raise PlanError(f"reweight needs a factor above 0 and other than 1, got {value:g}")
     if action == "upsample" and not (np.isfinite(value) and value >= 2 and value == int(value)):
         raise PlanError(f"upsample needs a whole factor of 2 or more, got {value:g}")

@@ -161,10 +161,7 @@ def test_a_users_row_has_no_canary_id_and_a_planted_row_has_its_own(file_format,
 
 @pytest.mark.parametrize(
     "trigger",
-    [
-        *["=", "+", "-", "@", "\t"],
-        pytest.param("\r", marks=pytest.mark.xfail(reason="_write_csv leaves a bare CR unquoted, which ends the row")),
-    ],
+    ["=", "+", "-", "@", "\t", "\r"],
 )
 def test_a_csv_cell_that_a_spreadsheet_would_execute_is_neutralised(trigger, run, table, tmp_path):
     table.key[1] = f"{trigger}cmd|' /C calc'!A0"

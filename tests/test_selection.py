@@ -108,6 +108,10 @@ def test_the_boundary_is_outside_and_so_is_nan():
     assert not inside(x, y, [SQUARE]).any()
 
 
+def test_a_slanted_boundary_is_outside_too():
+    assert inside(np.float32([2, 1.9]), np.float32([2, 1.9]), [[[0, 0], [4, 0], [0, 4]]]).tolist() == [False, True]
+
+
 def test_a_coordinate_is_widened_before_it_is_compared():
     edge = [[0, 0], [0.1, 0], [0.1, 1], [0, 1]]  # float32 0.1 lies just right of it
 
@@ -290,7 +294,7 @@ def test_a_share_outside_its_range_is_the_users_mistake(q):
 
 def test_keys_name_samples_and_the_first_five_unknown_are_named():
     assert ids({"type": "keys", "keys": ["k7", "k2", "k7"]}) == [2, 7]
-    with pytest.raises(SelectionError, match="6 keys are not in run tiny, the first: x0, x1, x2, x3, x4$"):
+    with pytest.raises(SelectionError, match=r"6 keys are not in run tiny, the first: x0, x1, x2, x3, x4$"):
         resolve({"type": "keys", "keys": ["k1", *[f"x{i}" for i in range(6)]]}, make_table())
 
 

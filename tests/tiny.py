@@ -19,7 +19,23 @@ from carto_core.workflows import light
 REPEATS = (1, 2, 4, 8)
 KINDS = ("template", "words")
 SOURCES = ("abstracts", "addresses", "quotes")
-WORDS = "river stone market winter letter garden engine silver morning harbour window paper bridge forest candle".split()
+WORDS = [
+    "river",
+    "stone",
+    "market",
+    "winter",
+    "letter",
+    "garden",
+    "engine",
+    "silver",
+    "morning",
+    "harbour",
+    "window",
+    "paper",
+    "bridge",
+    "forest",
+    "candle",
+]
 NASTY = "<script>alert(1)</script> & <b>bold</b> {braces} $x^2$ \"quoted\", 100 % 'single'"
 
 

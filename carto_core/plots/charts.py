@@ -107,10 +107,12 @@ def arms_figure(values: dict[str, list[float]], *, y: str, theme: Theme, percent
 def _add_band(figure: go.Figure, steps: Sequence[float], losses: Float32, colour: str, name: str) -> None:
     if losses.shape[1] == 0 or np.isnan(losses).all():
         return
-    low, middle, high = np.nanquantile(losses, [0.1, 0.5, 0.9], axis=0 if losses.ndim == 1 else 1)
+    seen = ~np.isnan(losses).all(axis=1)
+    low, middle, high = np.full((3, len(losses)), np.nan)
+    low[seen], middle[seen], high[seen] = np.nanquantile(losses[seen], [0.1, 0.5, 0.9], axis=1)
     x = list(steps)
     figure.add_scatter(
-        x=[*x, *x[::-1]], y=np.concatenate([high, low[::-1]]), fill="toself", fillcolor=_faded(colour),
+        x=[*x, *x[::-1]], y=np.concatenate([high, low[::-1]]), fill="toself", mode="lines", fillcolor=_faded(colour),
         line={"width": 0}, hoverinfo="skip", showlegend=False,
     )  # fmt: skip
     figure.add_scatter(x=x, y=middle, mode="lines", name=f"{name}: median", line={"color": colour, "width": 2.5})
@@ -122,7 +124,7 @@ def _laid_out(figure: go.Figure, theme: Theme, *, x: str, y: str, height: int) -
         xaxis=axis | {"title": x},
         yaxis=axis | {"title": y},
         height=height,
-        margin={"l": 10, "r": 10, "t": 10, "b": 10},
+        margin={"l": 56, "r": 8, "t": 24, "b": 44},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"color": theme.text, "size": 13},

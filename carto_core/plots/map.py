@@ -20,7 +20,7 @@ from carto_core.scores import SCORES
 from carto_core.types import Float64
 
 MAX_MARKERS = 5000
-PADDING = 0.04
+PADDING_X, PADDING_Y = 0.04, 0.12  # the names of the quadrants need room above and below
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Marks:
 
 def full_extent(x: Float64, y: Float64) -> Extent:
     """Return what the map covers when nothing is zoomed: all known values and a margin."""
-    return (*_padded(x), *_padded(y))
+    return (*_padded(x, PADDING_X), *_padded(y, PADDING_Y))
 
 
 def map_figure(
@@ -84,7 +84,7 @@ def map_figure(
     )  # fmt: skip
     _add_markers(figure, x[sampled], y[sampled], colouring, sampled, faint=not few)
     _add_marks(figure, marks, theme)
-    _add_hover(figure, Points(x[sampled], y[sampled], hover), marks)
+    _add_hover(figure, Points(x[sampled], y[sampled], hover), marks, extent)
     _add_cuts(figure, cuts, extent, counts, theme)
     _lay_out(figure, cuts, extent, colouring, theme)
     line = {"color": theme.text, "width": 2, "dash": "dot"}
@@ -128,9 +128,9 @@ def _add_markers(
         },
     )
     for colour, label, symbol in zip(colouring.colours, colouring.labels, colouring.symbols, strict=True):
-        if label:
+        if label and colouring.title != "quadrant":  # the quadrants are named on the map itself
             figure.add_scatter(
-                x=[None], y=[None], mode="markers", name=html.escape(label.lstrip("●■▲◆ ")), hoverinfo="skip",
+                x=[None], y=[None], mode="markers", name=html.escape(label), hoverinfo="skip",
                 marker={"color": colour, "symbol": symbol, "size": 9},
             )  # fmt: skip
 
@@ -147,7 +147,7 @@ def _add_marks(figure: go.Figure, marks: Marks, theme: Theme) -> None:
             )  # fmt: skip
 
 
-def _add_hover(figure: go.Figure, points: Points, marks: Marks) -> None:
+def _add_hover(figure: go.Figure, points: Points, marks: Marks, extent: Extent) -> None:
     """Put what can be hovered on the upper axes: a line of no width with gaps, which no lasso can select."""
     every = [points, *(p for p in (marks.stars,) if p is not None)]
     x = np.concatenate([p.x for p in every])
@@ -159,10 +159,10 @@ def _add_hover(figure: go.Figure, points: Points, marks: Marks) -> None:
         x=gaps_x, y=gaps_y, mode="lines", line={"width": 0}, xaxis="x2", yaxis="y2", customdata=said,
         hovertemplate="%{customdata}<extra></extra>", showlegend=False,
     )  # fmt: skip
-    # Without one selectable trace Plotly hides the lasso and box buttons.
+    # Without one selectable trace Plotly hides the lasso and box buttons, and sends no outline.
     figure.add_scatter(
-        x=[None], y=[None], mode="markers", marker={"opacity": 0}, hoverinfo="skip", showlegend=False,
-        xaxis="x2", yaxis="y2",
+        x=list(extent[:2]), y=list(extent[2:]), mode="markers", marker={"size": 1, "opacity": 0}, hoverinfo="skip",
+        showlegend=False, xaxis="x2", yaxis="y2",
     )  # fmt: skip
 
 
@@ -204,11 +204,11 @@ def _lay_out(figure: go.Figure, cuts: Cuts, extent: Extent, colouring: Colouring
         dragmode="lasso",
         hovermode="closest",
         height=560,
-        margin={"l": 10, "r": 10, "t": 10, "b": 10},
+        margin={"l": 64, "r": 8, "t": 8, "b": 56},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"color": theme.text, "size": 13},
-        legend={"orientation": "h", "y": -0.14, "x": 0, "title": {"text": f"colour: {html.escape(colouring.title)} "}},
+        legend={"orientation": "h", "y": -0.13, "x": 0, "font": {"size": 11}},
         hoverlabel={"align": "left", "bgcolor": theme.paper, "font": {"color": theme.text}},
     )
 
@@ -221,10 +221,10 @@ def _path(outline: Sequence[Sequence[float]]) -> str:
     return "M" + "L".join(f"{x!r},{y!r}" for x, y in outline) + "Z"
 
 
-def _padded(values: Float64) -> tuple[float, float]:
+def _padded(values: Float64, share: float) -> tuple[float, float]:
     known = values[np.isfinite(values)]
     if len(known) == 0:
         return (0.0, 1.0)
     low, high = float(known.min()), float(known.max())
-    margin = (high - low) * PADDING or max(abs(low) * PADDING, 0.5)
+    margin = (high - low) * share or max(abs(low) * share, 0.5)
     return (low - margin, high + margin)

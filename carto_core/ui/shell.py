@@ -24,7 +24,9 @@ PAGES = {
 STYLE = """<style>
 .stPlotlyChart .selectionlayer path, .stPlotlyChart .outline-controllers, .stPlotlyChart .outline-controllers *
   {pointer-events: none !important}
-.block-container {padding-top: 3.2rem; padding-bottom: 2rem}
+.block-container {padding-top: 2.6rem; padding-bottom: 2rem}
+h1 {font-size: 1.9rem !important; padding-top: 0 !important}
+h3 {font-size: 1.25rem !important}
 @media (max-width: 640px) {.block-container {padding-left: 1rem; padding-right: 1rem}}
 </style>"""
 

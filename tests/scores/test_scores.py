@@ -5,7 +5,17 @@ from carto_core import scores
 from carto_core.config import ScoreConfig
 from carto_core.scores import SCORES, compute_scores
 
-CONTRACT = "difficulty memorization consolidation lt_iqr confidence variability final_loss rises group_size".split()
+CONTRACT = [
+    "difficulty",
+    "memorization",
+    "consolidation",
+    "lt_iqr",
+    "confidence",
+    "variability",
+    "final_loss",
+    "rises",
+    "group_size",
+]
 
 
 def some_losses(num_samples=50):

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -35,7 +36,7 @@ def slow_difficulty(losses, sample, burn_in, eps):
 def slow_memorization(losses, sample, burn_in, eps):
     points = observed(losses, sample)
     events = 0
-    for (t, before), (u, after) in zip(points, points[1:], strict=False):
+    for (t, before), (u, after) in itertools.pairwise(points):
         if before < eps[t] and after > eps[u]:
             events += 1
     return events / (len(points) - 1) if len(points) > 1 else NAN

@@ -43,11 +43,12 @@ def page() -> None:
         table, cuts = selection_panel.axes_of(run)
         chosen = selection_panel.resolve(run, table)
         st.title("Where does the model memorize?")
-        _controls(run, table)
+        _controls(run)
         left, right = st.columns([8, 4], gap="large")
         with left:
             _map(run, table, cuts, chosen)
-            _without_dragging(table, cuts)
+            _filters(table)
+            _without_dragging(cuts)
         with right:
             selection_panel.rail(run, table, cuts, chosen)
             if len(chosen.ids):
@@ -57,9 +58,9 @@ def page() -> None:
         _samples(run, table, cuts, chosen)
 
 
-def _controls(run: Run, table: SampleTable) -> None:
+def _controls(run: Run) -> None:
     view = state.get()
-    names = list(table.scores)
+    names = list(SCORES)
 
     def title(name: str) -> str:
         return f"{SCORES[name].title} ({SCORES[name].unit})"
@@ -74,12 +75,16 @@ def _controls(run: Run, table: SampleTable) -> None:
     fourth.text_input(
         "Search the texts", placeholder="hits are ringed on the map", **state.widget("text", read=str.strip)
     )
-    st.markdown(_verdict(SCORES[view.y].title, cache.quality_of(run, "calibration")[view.y]))
-    with st.expander("Filters", expanded=bool(view.source or view.max_tokens or view.copies_only or view.restrict)):
-        _filters(table)
+    _judge(run, view.y)
 
 
 def _filters(table: SampleTable) -> None:
+    view = state.get()
+    with st.expander("Filters: source, length, copies", expanded=view.filter_rule() is not None):
+        _filter_widgets(table)
+
+
+def _filter_widgets(table: SampleTable) -> None:
     first, second, third, fourth = st.columns([4, 2, 2, 3])
     sources = sorted(set(table.source.tolist()))
     with first:
@@ -100,6 +105,21 @@ def _filters(table: SampleTable) -> None:
     fourth.checkbox(
         "Restrict the selection to these hits", help="Off: hits are only highlighted.", **state.widget("restrict")
     )
+
+
+def _judge(run: Run, name: str) -> None:
+    """Say how well the memorization axis finds canaries, and offer the one that finds them best."""
+    quality = cache.quality_of(run, "calibration")
+    said, offered = st.columns([8, 4], vertical_alignment="center")
+    said.markdown(_verdict(SCORES[name].title, quality[name]))
+    # Exact copies is left out: it is perfect by construction wherever canaries have copies.
+    known = {n: q.auc for n, q in quality.items() if not math.isnan(q.auc) and n != "group_size"}
+    best = max(known, key=known.__getitem__, default=name)
+    if known.get(name, 1.0) < known.get(best, 0.0) - 0.05:
+        label = f"Use {SCORES[best].title}: AUC {known[best]:.2f}"
+        if offered.button(label, key="use_best", width="stretch"):
+            state.change_axes(y=best)
+            st.rerun()
 
 
 def _verdict(title: str, quality: Quality) -> str:
@@ -167,7 +187,7 @@ def _map_buttons(chosen: Chosen, x: np.ndarray, y: np.ndarray) -> None:
     )
 
 
-def _without_dragging(table: SampleTable, cuts: Cuts) -> None:
+def _without_dragging(cuts: Cuts) -> None:
     with st.expander("Choose without dragging: a quadrant, a range, the top share"):
         for column, (name, quadrant) in zip(st.columns(4), QUADRANTS.items(), strict=True):
             label = f"{QUADRANT_SIGNS[name]} {quadrant.title}"

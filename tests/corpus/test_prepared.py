@@ -1,0 +1,123 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from carto_core.config import CanaryConfig, CorpusConfig
+from carto_core.corpus.identity import duplicate_groups, split_validation
+from carto_core.corpus.prepared import prepare
+from carto_core.corpus.tokenizer import BPE
+from carto_core.errors import CorpusError
+from tests.texts import sentences, write_jsonl
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    texts = sentences(300) + sentences(30) * 2
+    path = write_jsonl(tmp_path_factory.mktemp("corpus") / "a.jsonl", texts)
+    return prepare(CorpusConfig(path=str(path), vocab_size=300), CanaryConfig(num_inserted=16), seed=3)
+
+
+def test_equal_texts_share_a_group_numbered_by_first_appearance():
+    assert duplicate_groups(["b", "a", "b", "c", "a"]).tolist() == [0, 1, 0, 2, 1]
+
+
+def test_the_split_keeps_groups_whole_and_holds_about_its_share():
+    groups = np.repeat(np.arange(200), np.tile([1, 2, 3, 1, 8], 40)).astype(np.int32)
+
+    held = split_validation(groups, share=0.1, seed=0)
+
+    assert not set(groups[held]) & set(groups[~held])
+    assert 0.08 < held.mean() < 0.12
+
+
+def test_validation_shares_no_text_with_training_and_holds_no_canary(prepared):
+    train = {row.text for row in prepared.rows}
+
+    assert not train & {row.text for row in prepared.validation}
+    assert not {c.text for c in prepared.canaries} & {row.text for row in prepared.validation}
+
+
+def test_canaries_are_spread_evenly_with_as_many_controls(prepared):
+    inserted = [c for c in prepared.canaries if c.inserted]
+    controls = [c for c in prepared.canaries if not c.inserted]
+
+    assert Counter((c.kind, c.repeats, c.role) for c in inserted) == {
+        (kind, repeats, role): 1
+        for kind in ("template", "words")
+        for repeats in (1, 2, 4, 8)
+        for role in ("calibration", "report")
+    }
+    assert Counter((c.kind, c.role) for c in controls) == {
+        (kind, role): 4 for kind in ("template", "words") for role in ("calibration", "report")
+    }
+
+
+def test_every_copy_is_planted_and_no_control_is(prepared):
+    planted = Counter(
+        row.text for row, canary in zip(prepared.rows, prepared.canary_id, strict=True) if canary is not None
+    )
+
+    assert planted == {c.text: c.repeats for c in prepared.canaries if c.inserted}
+
+
+def test_a_prefix_tokenizes_alike_with_and_without_its_secret(prepared):
+    for canary in prepared.canaries:
+        prefix = prepared.tokenizer.encode(canary.prefix)
+        whole = prepared.tokenizer.encode(canary.text)
+        assert whole[: len(prefix)] == prefix
+        if canary.kind == "template":
+            assert len(whole) - len(prefix) == 6, "one token a digit"
+
+
+def test_the_tokenizer_has_not_seen_the_canaries(prepared):
+    again = BPE.train(
+        list(dict.fromkeys(r.text for r, c in zip(prepared.rows, prepared.canary_id, strict=True) if c is None)),
+        vocab_size=300,
+    )
+
+    assert again.encode("The access code is 123 basket") == prepared.tokenizer.encode("The access code is 123 basket")
+
+
+def test_the_same_seed_gives_the_same_corpus_and_another_does_not(tmp_path):
+    path = write_jsonl(tmp_path / "a.jsonl", sentences(100))
+    config = CorpusConfig(path=str(path), vocab_size=300)
+    first, second, other = (prepare(config, CanaryConfig(num_inserted=4), seed=seed) for seed in (1, 1, 2))
+
+    assert [r.key for r in first.rows] == [r.key for r in second.rows]
+    assert first.canaries == second.canaries != other.canaries
+
+
+def test_planting_moves_aside_for_a_users_own_key(tmp_path):
+    path = tmp_path / "a.jsonl"
+    rows = ['{"key": "canary/0000/copy-0", "text": "mine"}']
+    rows += [f'{{"key": "k{i}", "text": "{text}"}}' for i, text in enumerate(sentences(100))]
+    path.write_text("\n".join(rows))
+
+    prepared = prepare(CorpusConfig(path=str(path), vocab_size=300), CanaryConfig(num_inserted=4), seed=0)
+
+    keys = [row.key for row in prepared.rows] + [row.key for row in prepared.validation]
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_corpus_without_words_is_told_to_do_without_canaries(tmp_path):
+    path = write_jsonl(tmp_path / "a.jsonl", [str(i) for i in range(50)])
+
+    with pytest.raises(CorpusError, match="--canaries none"):
+        prepare(CorpusConfig(path=str(path), vocab_size=300), CanaryConfig(num_inserted=4), seed=0)
+
+
+def test_a_corpus_of_one_text_cannot_be_split(tmp_path):
+    path = write_jsonl(tmp_path / "a.jsonl", ["same words here"] * 5)
+
+    with pytest.raises(CorpusError, match="at least 2 distinct"):
+        prepare(CorpusConfig(path=str(path), vocab_size=300), CanaryConfig(num_inserted=0), seed=0)
+
+
+@pytest.mark.parametrize("text", ["plain", " two  spaces ", "línea ünïcode 漢字 😀!", "<pad> is text", "1234"])
+def test_pieces_join_to_the_text_and_tokens_decode_to_it(prepared, text):
+    ids = prepared.tokenizer.encode(text)
+
+    assert "".join(prepared.tokenizer.pieces(text)) == text
+    assert len(prepared.tokenizer.pieces(text)) == len(ids)
+    assert prepared.tokenizer.decode(ids) == text

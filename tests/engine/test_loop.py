@@ -1,0 +1,148 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from carto_core.config import EngineConfig, ModelConfig
+from carto_core.corpus.prepared import Tokens
+from carto_core.engine.loop import train
+from carto_core.engine.order import batches, total_steps
+from carto_core.errors import Cancelled, PlanError
+from carto_core.tasks.language import LanguageTask
+
+CONFIG = EngineConfig(epochs=3, snapshots=5, batch_size=4, device="cpu", losses="both")
+
+
+class Seen(list):
+    """A recorder that is a list."""
+
+    def record(self, snapshot, losses, num_tokens):
+        self.append((snapshot, losses.copy()))
+
+    def of(self, kind):
+        return np.array([losses for snapshot, losses in self if snapshot.kind == kind])
+
+
+def some_task(change=None):
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(3, 9, 18)
+    ids = rng.integers(1, 30, lengths.sum()).astype(np.int32)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    if change is not None:
+        ids[offsets[change] : offsets[change + 1]] = 29
+    return LanguageTask(ModelConfig(embed=5, hidden=7, context=6), Tokens(ids, offsets), vocab_size=30, bos_id=0)
+
+
+def run(task=None, config=CONFIG, **settings):
+    seen = Seen()
+    trained = train(task or some_task(), config, recorder=seen, **settings)
+    return seen, trained
+
+
+def test_the_same_seed_gives_the_same_losses_bit_for_bit_and_another_does_not():
+    first, second = run()[0], run()[0]
+    other = run(config=dataclasses.replace(CONFIG, seed=1))[0]
+
+    assert np.array_equal(first.of("after"), second.of("after"))
+    assert not np.array_equal(first.of("after"), other.of("after"))
+
+
+def test_snapshots_are_evenly_spread_the_last_at_the_end_and_numbered_apart():
+    seen, trained = run()
+
+    assert [s.snapshot for s, _ in seen] == list(range(10))
+    assert [s.kind for s, _ in seen] == ["during", "after"] * 5
+    assert [s.step for s, _ in seen][1::2] == [3, 6, 9, 12, 15]
+    assert trained.steps == 15 == total_steps(CONFIG, np.ones(18, np.int32))
+
+
+def test_during_is_the_mean_of_what_was_seen_and_nan_where_nothing_was():
+    seen, _ = run(repeats=np.array([0] + [1] * 17, np.int32))
+
+    assert np.isnan(seen.of("during")[:, 0]).all()
+    assert not np.isnan(seen.of("after")[:, 0]).any(), "a pruned sample is still measured"
+
+
+def test_the_text_of_a_pruned_sample_moves_nobody():
+    pruned = {"repeats": np.array([1, 0] + [1] * 16, np.int32), "weights": np.array([1, 0] + [1] * 16, np.float32)}
+    first, second = run(**pruned)[0].of("after"), run(some_task(change=1), **pruned)[0].of("after")
+
+    assert np.array_equal(np.delete(first, 1, axis=1), np.delete(second, 1, axis=1))
+    assert not np.array_equal(first[:, 1], second[:, 1])
+
+
+def test_the_text_of_a_trained_sample_moves_others():
+    first, second = run()[0].of("after"), run(some_task(change=1))[0].of("after")
+
+    assert not np.array_equal(np.delete(first, 1, axis=1), np.delete(second, 1, axis=1))
+
+
+def test_a_sample_of_weight_0_moves_nobody_even_if_it_is_drawn():
+    weights = np.array([1, 0] + [1] * 16, np.float32)
+    first = run(weights=weights)[0].of("after")
+    second = run(some_task(change=1), weights=weights)[0].of("after")
+
+    np.testing.assert_allclose(np.delete(first, 1, axis=1), np.delete(second, 1, axis=1), rtol=1e-5)
+
+
+def test_repeats_and_weights_of_1_change_nothing():
+    plain = run()[0].of("after")
+    same = run(repeats=np.ones(18, np.int32), weights=np.ones(18, np.float32))[0].of("after")
+
+    assert np.array_equal(plain, same)
+
+
+def test_doubling_every_weight_changes_nothing_because_they_are_normalised():
+    plain, doubled = run()[0].of("after"), run(weights=np.full(18, 2, np.float32))[0].of("after")
+
+    np.testing.assert_allclose(plain, doubled, rtol=1e-4)
+
+
+def test_measuring_does_not_change_training():
+    watched = run()[1].model.state_dict()
+    blind = train(some_task(), CONFIG).model.state_dict()
+
+    assert all(torch.equal(watched[name], blind[name]) for name in watched)
+
+
+@pytest.mark.parametrize("stop_at", [4, 7, 13])
+def test_a_resumed_run_goes_on_to_the_same_losses(tmp_path, stop_at):
+    whole = run()[0].of("after")
+
+    def stop(stage, done, total):
+        if done == stop_at:
+            raise Cancelled("enough")
+
+    first = Seen()
+    with pytest.raises(Cancelled):
+        train(some_task(), CONFIG, recorder=first, checkpoints=tmp_path, progress=stop)
+    second = Seen()
+    train(some_task(), CONFIG, recorder=second, checkpoints=tmp_path)
+
+    taken = {s.snapshot: losses for s, losses in [*first, *second] if s.kind == "after"}
+    assert np.array_equal(np.array([taken[i] for i in sorted(taken)]), whole)
+    assert len(second) < 10, "it went on, it did not begin anew"
+    assert len(list(tmp_path.iterdir())) == 1, "only the last checkpoint is kept"
+
+
+def test_an_epoch_draws_every_sample_as_often_as_its_repeats_say():
+    repeats = np.array([1, 0, 3, 2], np.int32)
+    stream = batches(repeats, batch_size=4, seed=0)
+
+    epoch = np.concatenate([next(stream), next(stream)])
+
+    assert np.bincount(epoch, minlength=4).tolist() == repeats.tolist()
+
+
+def test_a_stream_that_starts_later_goes_on_where_the_other_is():
+    stream = batches(np.ones(10, np.int32), batch_size=3, seed=0)
+    for _ in range(6):
+        next(stream)
+
+    assert np.array_equal(next(stream), next(batches(np.ones(10, np.int32), batch_size=3, seed=0, start_step=6)))
+
+
+def test_a_plan_that_prunes_everything_is_refused():
+    with pytest.raises(PlanError, match="prunes every sample"):
+        train(some_task(), CONFIG, repeats=np.zeros(18, np.int32), steps=3)
