@@ -4,9 +4,20 @@ import json
 
 from carto_core.config import CanaryConfig, CorpusConfig, EngineConfig, ModelConfig, RunConfig
 
-SUBJECTS = "farmer sailor teacher painter soldier merchant student doctor singer weaver".split()
-VERBS = "carried painted watched counted repaired followed ordered cleaned measured borrowed".split()
-THINGS = "basket window letter engine garden bridge ladder candle blanket lantern".split()
+SUBJECTS = ["farmer", "sailor", "teacher", "painter", "soldier", "merchant", "student", "doctor", "singer", "weaver"]
+VERBS = [
+    "carried",
+    "painted",
+    "watched",
+    "counted",
+    "repaired",
+    "followed",
+    "ordered",
+    "cleaned",
+    "measured",
+    "borrowed",
+]
+THINGS = ["basket", "window", "letter", "engine", "garden", "bridge", "ladder", "candle", "blanket", "lantern"]
 
 
 def sentences(count):

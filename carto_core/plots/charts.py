@@ -90,15 +90,10 @@ def arms_figure(values: dict[str, list[float]], *, y: str, theme: Theme, percent
             marker={"size": 10, "color": ARM_COLOURS[arm], "symbol": ARM_SYMBOLS[arm]},
             hovertemplate=f"{arm}: %{{y:.3g}}<extra></extra>",
         )  # fmt: skip
-        mean = float(np.nanmean(seeds))
-        figure.add_shape(
-            type="line",
-            x0=place - 0.3,
-            x1=place + 0.3,
-            y0=mean,
-            y1=mean,
-            line={"color": ARM_COLOURS[arm], "width": 2.5},
-        )
+        known = [value for value in seeds if not np.isnan(value)]
+        if known:
+            mean, line = float(np.mean(known)), {"color": ARM_COLOURS[arm], "width": 2.5}
+            figure.add_shape(type="line", x0=place - 0.3, x1=place + 0.3, y0=mean, y1=mean, line=line)
     _laid_out(figure, theme, x="", y=y, height=270)
     figure.update_xaxes(tickvals=list(range(len(values))), ticktext=list(values))
     return figure.update_yaxes(tickformat=".0%", rangemode="tozero") if percent else figure

@@ -63,7 +63,7 @@ def test_a_paragraph_split_keeps_lines_together(tmp_path):
 def test_bad_input_gets_one_clear_sentence(tmp_path, content, name, settings, said):
     (tmp_path / name).write_text(content)
 
-    with pytest.raises(CorpusError, match=".*") as raised:
+    with pytest.raises(CorpusError) as raised:
         read(tmp_path / name, **settings)
 
     assert said in str(raised.value)

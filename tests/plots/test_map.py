@@ -46,7 +46,7 @@ def test_no_trace_that_a_lasso_could_select_holds_points():
 
     selectable = [trace for trace in upper if "markers" in trace.mode]
     assert upper
-    assert sum(points_in(trace) for trace in selectable) == 0
+    assert sum(points_in(trace) for trace in selectable) <= 2, "the two corners that keep the lasso alive"
 
 
 def test_the_two_pairs_of_axes_cover_the_same():

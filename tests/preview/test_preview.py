@@ -1,0 +1,138 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from carto_core.errors import ConfigError
+from carto_core.preview.arms import arms_of, draw_control, expected_minutes
+from carto_core.preview.effects import effects_of, metric_of, paired_interval
+from carto_core.store.reader import open_run
+from carto_core.types import Plan
+from carto_core.workflows import light
+from carto_core.workflows.measuring import measure_plan
+
+
+@pytest.fixture
+def run(trained_run, tmp_path):
+    shutil.copytree(trained_run.files.path, tmp_path / "trained")
+    return open_run(tmp_path / "trained")
+
+
+def prune(run, q=0.2):
+    selection = light.select(run, {"type": "top", "by": "consolidation", "q": q})
+    return light.plan_action(run, selection, action="prune")
+
+
+def test_the_control_is_as_large_as_the_plan_and_differs_from_it(run):
+    table, plan = light.load_table(run), prune(run)
+
+    repeats, weights, notes = draw_control(plan, table, seed=0)
+
+    assert (repeats == 0).sum() == plan.affected.sum()
+    assert np.array_equal(repeats == 0, weights == 0)
+    assert abs(notes["tokens"] / notes["plan_tokens"] - 1) <= 0.02 or not notes["within_tolerance"]
+    assert notes["overlap"] == ((repeats == 0) & plan.affected).sum() < plan.affected.sum()
+
+
+def test_the_control_is_drawn_anew_for_each_seed_and_the_same_for_one(run):
+    table, plan = light.load_table(run), prune(run)
+    first, again, other = (draw_control(plan, table, seed=seed)[0] for seed in (0, 0, 1))
+
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_the_control_gives_away_the_plans_own_pairs(run):
+    table = light.load_table(run)
+    repeats, weights = np.ones(len(table), np.int32), np.ones(len(table), np.float32)
+    repeats[:10], weights[10:30] = 3, 0.25
+    plan = Plan(repeats, weights, [""] * len(table), {"type": "test"}, "policy")
+
+    drawn_repeats, drawn_weights, _ = draw_control(plan, table, seed=4)
+
+    pairs = lambda r, w: sorted(zip(r.tolist(), w.tolist(), strict=True))  # noqa: E731
+    assert pairs(drawn_repeats, drawn_weights) == pairs(repeats, weights)
+
+
+def test_all_arms_take_equal_steps_and_seeds_are_paired(run):
+    arms = arms_of(run, prune(run), light.load_table(run), seeds=2, equal="steps")
+
+    assert [(a.arm, a.seed) for a in arms] == [(n, s) for s in (0, 1) for n in ("baseline", "plan", "control", "dedup")]
+    assert len({a.steps for a in arms}) == 1
+    assert len({a.key(run) for a in arms}) == 8
+    fewer = arms_of(run, prune(run), light.load_table(run), seeds=1, equal="epochs")
+    assert fewer[1].steps < fewer[0].steps
+
+
+def test_paired_intervals_are_students_and_unknown_below_two_seeds():
+    values = np.array([0.1, -0.2, 0.4, 0.3])
+    mean, interval = paired_interval(values)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+
+    assert mean == pytest.approx(values.mean())
+    assert tuple(interval) == pytest.approx((expected.low, expected.high))
+    assert np.isnan(paired_interval(np.array([0.5]))[1]).all()
+
+
+def test_effects_pair_by_seed_and_leave_unknown_as_none():
+    def arm(name, seed, k, ppl):
+        counts = {role: {"k": k, "n": 10} for role in ("calibration", "report")}
+        exposure = {"calibration": None, "report": None}
+        return {
+            "arm": name,
+            "seed": seed,
+            "extraction": counts,
+            "natural_extraction": {"k": 0, "n": 0},
+            "exposure": exposure,
+            "ppl_nats": ppl,
+        }
+
+    arms = [arm("baseline", 0, 5, 2.0), arm("baseline", 1, 7, 3.0), arm("plan", 1, 4, 3.5), arm("plan", 0, 1, 2.5)]
+
+    found = {(e["arm"], e["against"], e["metric"]): e for e in effects_of(arms)}
+
+    assert found["plan", "baseline", "ppl_nats"]["estimate"] == pytest.approx(0.5)
+    assert (
+        found["plan", "baseline", "ppl_nats"]["low"]
+        == found["plan", "baseline", "ppl_nats"]["high"]
+        == pytest.approx(0.5)
+    )
+    assert found["plan", "baseline", "extraction.report"]["estimate"] == pytest.approx(-0.35)
+    assert found["plan", "baseline", "natural_extraction"]["estimate"] is None
+    assert found["plan", "control", "ppl_nats"]["estimate"] is None
+    assert np.isnan(metric_of(arms[0], "exposure.report"))
+
+
+def test_measure_writes_all_arms_and_never_trains_one_twice(run):
+    plan_dir = light.save_plan(run, prune(run))
+    arms = light.measurement_arms(run, plan_dir, seeds=2)
+    assert not run.manifest["report_seen"]
+    assert expected_minutes(run, arms) > 0
+
+    measured = measure_plan(run, plan_dir, seeds=2)
+
+    assert [(a["arm"], a["seed"]) for a in measured["arms"]] == [(a.arm, a.seed) for a in arms]
+    assert len({a["steps"] for a in measured["arms"]}) == 1
+    written = json.loads((light.measurement_dir(run, plan_dir) / "measure.json").read_text())
+    assert written == measured
+    assert {e["against"] for e in written["effects"]} == {"baseline", "control"}
+    assert run.manifest["report_seen"], "from now on the report half has been looked at"
+    files = {arm.path(run): arm.path(run).stat().st_mtime_ns for arm in arms}
+    assert expected_minutes(run, arms) == 0
+    assert measure_plan(run, plan_dir, seeds=2)["arms"] == measured["arms"]
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+def test_the_baseline_arm_of_the_runs_own_seed_is_the_run_itself(run):
+    plan_dir = light.save_plan(run, prune(run))
+    baseline = measure_plan(run, plan_dir, seeds=1)["arms"][0]
+    audit = json.loads((run.files.audits / "perplexity.json").read_text())
+
+    assert baseline["ppl_nats"] == pytest.approx(audit["summary"]["nats_per_token"], rel=1e-6)
+
+
+def test_no_seeds_are_refused(run):
+    with pytest.raises(ConfigError, match="--seeds must be at least 1"):
+        measure_plan(run, light.save_plan(run, prune(run)), seeds=0)

@@ -1,0 +1,184 @@
+import csv
+import json
+import subprocess
+import sys
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from carto_core import cli
+from tests.texts import sentences
+
+QUICK = ["--vocab-size", "300", "--epochs", "1", "--snapshots", "3", "--canaries", "4", "--canary-repeats", "1,4"]
+
+
+def carto(capsys, *arguments):
+    """Run the command line in this process; return exit code, standard output and standard error."""
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([str(a) for a in arguments])
+    out, err = capsys.readouterr()
+    return exit_.value.code, out, err
+
+
+def write_corpus(folder, suffix):
+    texts = sentences(150) + sentences(10) * 2
+    path = folder / f"mine.{suffix}"
+    if suffix == "jsonl":
+        path.write_text("".join(json.dumps({"key": f"k{i}", "text": t}) + "\n" for i, t in enumerate(texts)))
+    elif suffix == "parquet":
+        pq.write_table(pa.table({"body": texts, "id": [f"k{i}" for i in range(len(texts))]}), path)
+    elif suffix == "csv":
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([["body", "id"], *([t, f"k{i}"] for i, t in enumerate(texts))])
+    else:
+        path.write_text("\n".join(texts))
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet", "csv", "txt"])
+def test_train_to_export_works_from_the_command_line_alone(capsys, tmp_path, suffix):
+    columns = ["--text-column", "body", "--key-column", "id"] if suffix in ("parquet", "csv") else []
+    out = tmp_path / "runs" / "mine"
+
+    code, text, _ = carto(
+        capsys, "train", "--corpus", write_corpus(tmp_path, suffix), *columns, *QUICK, "--out", out, "--json"
+    )
+    assert code == 0
+    assert json.loads(text)["status"] == "complete"
+    code, text, _ = carto(
+        capsys, "select", out, "--top", 0.1, "--by", "final_loss", "--out", tmp_path / "s.json", "--json"
+    )
+    assert code == 0
+    selected = json.loads(text)["num_samples"]
+    code, text, _ = carto(capsys, "plan", out, tmp_path / "s.json", "--action", "prune", "--json")
+    plan_dir = json.loads(text)["path"]
+    code, text, _ = carto(
+        capsys, "export", out, plan_dir, "--format", "jsonl", "--out", tmp_path / "list.jsonl", "--json"
+    )
+
+    assert code == 0
+    rows = [json.loads(line) for line in (tmp_path / "list.jsonl").read_text().splitlines()]
+    assert len(rows) == selected > 0
+    chosen = json.loads((tmp_path / "s.json").read_text())["keys"]
+    assert {row["key"] for row in rows} == set(chosen)
+    assert {row["action"] for row in rows} == {"prune"}
+    code, _, _ = carto(capsys, "export", out, plan_dir, "--corpus", "--out", tmp_path / "clean.jsonl")
+    cleaned = {json.loads(line)["key"] for line in (tmp_path / "clean.jsonl").read_text().splitlines()}
+    assert not cleaned & set(chosen)
+
+
+def test_a_polygon_selects_what_an_independent_count_finds(capsys, trained_run, tmp_path):
+    with duckdb.connect(str(trained_run.files.database), read_only=True) as con:
+        rows = con.execute(
+            "select key, difficulty::DOUBLE, final_loss::DOUBLE from samples join scores using (sample_id)"
+        ).fetchall()
+    x, y = np.array([r[1] for r in rows]), np.array([r[2] for r in rows])
+    (left, middle, right), (low, half, high) = np.quantile(x, [0.1, 0.5, 0.9]), np.quantile(y, [0.1, 0.5, 0.9])
+    notch = [[left, low], [right, low], [right, high], [middle, half], [left, high]]
+    (tmp_path / "p.json").write_text(
+        json.dumps({"version": 1, "x": "difficulty", "y": "final_loss", "polygons": [notch]})
+    )
+
+    code, _, _ = carto(
+        capsys, "select", trained_run.files.path, "--polygon", tmp_path / "p.json", "--out", tmp_path / "s.json"
+    )
+
+    assert code == 0
+    selection = json.loads((tmp_path / "s.json").read_text())
+    corners = selection["rule"]["polygons"][0]
+    inside = {key for key, a, b in rows if is_inside(a, b, corners)}
+    in_box = {key for key, a, b in rows if left < a < right and low < b < high}
+    assert set(selection["keys"]) == inside
+    assert inside < in_box, "the notch leaves out something that the bounding box holds"
+
+
+def is_inside(x, y, corners):
+    """Even-odd, one edge at a time."""
+    odd = False
+    for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
+        if (y0 > y) != (y1 > y) and x < (x1 - x0) * (y - y0) / (y1 - y0) + x0:
+            odd = not odd
+    return odd
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        (["train", "--corpus", "nowhere.jsonl", "--out", "OUT"], "CorpusError", "no corpus at"),
+        (["train", "--corpus", "demo", "--out", "OUT", "--epochs", "0"], "ConfigError", "--epochs must be above 0"),
+        (["train", "--corpus", "demo", "--out", "OUT", "--canaries", "lots"], "ConfigError", "--canaries"),
+        (["train", "--corpus", "demo", "--out", "RUN"], "RunExists", "choose another --out"),
+        (["score", "nope"], "RunNotFound", "no run 'nope'"),
+        (["score", "RUN", "--y", "vibes"], "UnknownNameError", "unknown score 'vibes'; choose one of"),
+        (["score", "RUN", "--eps", "2"], "ConfigError", "--eps is a quantile"),
+        (["audit", "RUN", "vibes"], "UnknownNameError", "unknown audit 'vibes'"),
+        (["select", "RUN", "--out", "OUT"], "ConfigError", "exactly one of"),
+        (["select", "RUN", "--top", "0.1", "--out", "OUT"], "ConfigError", "--top and --by go together"),
+        (["select", "RUN", "--quadrant", "nice", "--out", "OUT"], "SelectionError", "unknown quadrant 'nice'"),
+        (["select", "RUN", "--polygon", "nowhere.json", "--out", "OUT"], "SelectionError", "nowhere.json"),
+        (["plan", "RUN", "nowhere.json", "--action", "prune"], "SelectionError", "nowhere.json"),
+        (["plan", "RUN"], "ConfigError", "--policy quadrants"),
+        (["export", "RUN", "nowhere", "--out", "OUT"], "PlanError", "not a readable plan"),
+        (["train", "--corpus", "demo"], "MissingParameter", "--out"),
+        (["fly"], "UsageError", "fly"),
+    ],
+)
+def test_a_users_mistake_gets_one_line_and_code_2(capsys, trained_run, tmp_path, arguments, error, said):
+    places = {"RUN": str(trained_run.files.path), "OUT": str(tmp_path / "out")}
+    arguments = [places.get(a, a) for a in arguments]
+
+    code, out, err = carto(capsys, *arguments, "--json")
+
+    assert code == 2
+    assert json.loads(out)["error"] in (error, "NoSuchCommand")
+    assert said in json.loads(out)["message"]
+    assert err.startswith("error: ")
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_audit_prints_calibration_alone(capsys, trained_run):
+    code, out, _ = carto(capsys, "audit", trained_run.files.path, "extraction", "--json")
+
+    assert code == 0
+    assert set(json.loads(out)["extraction"]["summary"]) == {"calibration"}
+
+
+def test_runs_lists_what_is_there(capsys, trained_run, tmp_path):
+    _, out, _ = carto(capsys, "runs", "--runs-root", trained_run.files.path.parent, "--json")
+    assert [row["run"] for row in json.loads(out)["runs"]] == ["trained"]
+
+    _, out, _ = carto(capsys, "runs", "--runs-root", tmp_path)
+    assert "carto_core demo" in out
+
+
+def test_a_busy_port_is_said_and_without_one_the_next_is_taken():
+    import socket
+
+    from carto_core.errors import ConfigError
+    from carto_core.ui.launch import FIRST_PORT, free_port
+
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        with pytest.raises(ConfigError, match=r"port \d+ is busy"):
+            free_port(busy.getsockname()[1])
+    assert free_port(None) >= FIRST_PORT
+
+
+def test_doctor_and_version_answer_in_a_process_of_their_own():
+    command = [sys.executable, "-m", "carto_core"]
+
+    facts = json.loads(
+        subprocess.run([*command, "doctor", "--json"], capture_output=True, check=True, text=True).stdout
+    )
+
+    assert {"torch", "duckdb", "cuda", "num_runs"} <= set(facts)
+    assert (
+        subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+        .stdout.strip()
+        .endswith("0.1.0")
+    )
