@@ -88,8 +88,8 @@ def _wait_until_healthy(port, server, log):
     deadline = time.monotonic() + READY_S
     while time.monotonic() < deadline:
         assert server.poll() is None, log.read_text(errors="replace")
-        with contextlib.suppress(OSError, urllib.error.URLError):
-            with urllib.request.urlopen(f"http://{ADDRESS}:{port}/_stcore/health", timeout=1):
-                return
+        healthy = f"http://{ADDRESS}:{port}/_stcore/health"
+        with contextlib.suppress(OSError, urllib.error.URLError), urllib.request.urlopen(healthy, timeout=1):
+            return
         time.sleep(0.1)
     raise TimeoutError(log.read_text(errors="replace"))

@@ -330,7 +330,7 @@ def test_all_copies_of_a_selection_can_be_taken_along(run):
     rule = {"type": "polygon", "x": "difficulty", "y": "consolidation", "polygons": [CONCAVE]}
     app = drag(opened("map", run="tiny"), lasso=[CONCAVE])
 
-    sound(labelled(app.checkbox, "Include").check().run())
+    sound(labelled(app.checkbox, "All copies").check().run())
 
     expected = light.select(run, {"type": "duplicates_of", "rule": rule})
     assert f"{len(expected.sample_ids):,} of 300 samples" in status(app)

@@ -62,7 +62,7 @@ def status_line(chosen: Chosen, table: SampleTable) -> str:
         hits = "" if chosen.hits is None else f" · {len(chosen.hits):,} search hits ringed"
         return f"Nothing selected: drag a lasso, or choose without dragging below{hits}."
     kind = chosen.selection.rule["type"].replace("_", " ")
-    line = f"{kind}: {len(chosen.ids):,} of {len(table):,} samples in {chosen.milliseconds:.0f} ms"
+    line = f"{kind}: {len(chosen.ids):,} of {len(table):,} samples in {max(1.0, chosen.milliseconds):.0f} ms"
     if chosen.hits is not None and not state.get().restrict:
         line += f" · {np.isin(chosen.ids, chosen.hits).sum():,} of {len(chosen.hits):,} search hits inside"
     return line
@@ -76,7 +76,7 @@ def rail(run: Run, table: SampleTable, cuts: Cuts, chosen: Chosen) -> None:
         st.warning("No sample lies inside." + (" Search and filters restrict it." if state.get().restrict else ""))
     first, second, third = st.columns(3)
     first.metric("Samples", f"{len(ids):,}", help="of all training samples, planted canaries included")
-    second.metric("Share", f"{len(ids) / max(1, len(table)):.1%}")
+    second.metric("Share", _percent(len(ids) / max(1, len(table))))
     mean = float(np.nanmean(table.scores["final_loss"][ids])) if len(ids) else float("nan")
     third.metric("Final loss", "–" if np.isnan(mean) else f"{mean:.2f}", help="mean, nats per token")
     if len(ids):
@@ -101,6 +101,10 @@ def _composition(run: Run, table: SampleTable, cuts: Cuts, ids: Int32) -> str:
         f"{split}\n\n**Sources** {sources}\n\n**Exact copies** {copies:,} samples have at least one\n\n"
         f"**Planted canaries** {secrets} of {len(shown)} ({role}), {int(planted.sum())} copies"
     )
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"
 
 
 def _plain(text: str) -> str:

@@ -27,7 +27,7 @@ from carto_core.ui.panels.chosen import Chosen
 from carto_core.ui.shell import go, roles_shown, scored_run, theme, told
 from carto_core.workflows import light
 
-ACTIONS = {"prune": "Prune", "reweight": "Down-weight", "upsample": "Up-sample", "policy": "Quadrant policy"}
+ACTIONS = {"prune": "Prune", "reweight": "Down-weight", "upsample": "Up-sample", "policy": "Policy"}
 
 
 def page() -> None:

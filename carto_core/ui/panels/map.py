@@ -179,9 +179,7 @@ def _map_buttons(chosen: Chosen, x: np.ndarray, y: np.ndarray) -> None:
     if third.button("Zoom out", disabled=state.get().zoom is None, width="stretch"):
         state.put(zoom=None)
         st.rerun()
-    fourth.checkbox(
-        "Include all copies", help="Adds every exact duplicate of what is selected.", **state.widget("with_copies")
-    )
+    fourth.checkbox("All copies", help="Adds every exact duplicate of what is selected.", **state.widget("with_copies"))
     st.caption(
         "Drag to lasso; hold Shift to add another outline; double-click to clear. The toolbar on the map has a box tool."
     )
