@@ -138,7 +138,7 @@ def _add_markers(
 def _add_marks(figure: go.Figure, marks: Marks, theme: Theme) -> None:
     for points, symbol, name, size in (
         (marks.rings, "circle-open", "highlighted", 10),
-        (marks.stars, "star-open", "planted canary (calibration)", 11),
+        (marks.stars, "star-open", "planted canary", 11),
     ):
         if points is not None and len(points.x):
             figure.add_scatter(

@@ -27,7 +27,7 @@ STYLE = """<style>
 .block-container {padding-top: 2.6rem; padding-bottom: 2rem}
 h1 {font-size: 1.9rem !important; padding-top: 0 !important}
 h3 {font-size: 1.25rem !important}
-@media (max-width: 640px) {.block-container {padding-left: 1rem; padding-right: 1rem}}
+@media (max-width: 640px) {.block-container {padding: 4rem 1rem 2rem 1rem}}
 </style>"""
 
 

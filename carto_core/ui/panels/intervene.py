@@ -27,6 +27,8 @@ from carto_core.ui.panels.chosen import Chosen
 from carto_core.ui.shell import go, roles_shown, scored_run, theme, told
 from carto_core.workflows import light
 
+# One chooses by the calibration half, so what is reported is the other.
+SHOWN = ("extraction.report", "ppl_nats", "natural_extraction", "exposure.report")
 ACTIONS = {"prune": "Prune", "reweight": "Down-weight", "upsample": "Up-sample", "policy": "Policy"}
 
 
@@ -147,9 +149,8 @@ def _offer(run: Run, plan_dir: Path, folder: Path, *, again: bool) -> None:
     seeds = int(first.number_input("Seeds", 1, 20, 3, help="Retrains of each arm; an interval needs at least 2."))
     minutes = expected_minutes(run, light.measurement_arms(run, plan_dir, seeds=seeds))
     label = "Measure again" if again else "Measure it"
-    if second.button(
-        f"{label} (about {max(1, round(minutes))} min)", type="secondary" if again else "primary", width="stretch"
-    ):
+    cost = f"about {max(1, round(minutes))} min" if minutes else "all arms are there: seconds"
+    if second.button(f"{label} ({cost})", type="secondary" if again else "primary", width="stretch"):
         jobs.launch(
             ["measure", str(run.files.path), str(plan_dir), "--seeds", str(seeds)],
             kind="measure",
@@ -170,8 +171,7 @@ def _offer(run: Run, plan_dir: Path, folder: Path, *, again: bool) -> None:
 def _result(run: Run, measured: dict[str, Any]) -> None:
     arms = measured["arms"]
     st.markdown("**Every retrain is a point; the line is the mean**")
-    metrics = ["extraction.report", "ppl_nats", "natural_extraction", "exposure.report"]
-    for row in (metrics[:2], metrics[2:]):
+    for row in (SHOWN[:2], SHOWN[2:]):
         for column, metric in zip(st.columns(2), row, strict=True):
             values = {arm: [metric_of(a, metric) for a in arms if a["arm"] == arm] for arm in ARMS}
             if all(math.isnan(v) for seeds in values.values() for v in seeds):
@@ -186,7 +186,9 @@ def _result(run: Run, measured: dict[str, Any]) -> None:
                 alt=f"{METRICS[metric]} of every retrain by arm",
             )
     st.markdown("**Effect of the plan**, paired over seeds, 95 % t intervals")
-    st.dataframe([_effect_row(e) for e in measured["effects"] if e["arm"] == "plan"], hide_index=True)
+    st.dataframe(
+        [_effect_row(e) for e in measured["effects"] if e["arm"] == "plan" and e["metric"] in SHOWN], hide_index=True
+    )
     st.markdown(_verdict(measured["effects"]))
 
 
@@ -194,14 +196,14 @@ def _effect_row(effect: dict[str, Any]) -> dict[str, Any]:
     number = {
         name: "unknown" if effect[name] is None else f"{effect[name]:+.3f}" for name in ("estimate", "low", "high")
     }
-    return {"metric": METRICS[effect["metric"]], "against": effect["against"], **number, "reading": _reading(effect)}
+    return {"metric": METRICS[effect["metric"]], "against": effect["against"], "reading": _reading(effect), **number}
 
 
 def _reading(effect: dict[str, Any]) -> str:
     if effect["low"] is None:
         return "no interval: measure more seeds"
     if effect["low"] <= 0 <= effect["high"]:
-        return "interval covers 0: no effect shown"
+        return "no effect shown (covers 0)"
     return "lower" if effect["high"] < 0 else "higher"
 
 
