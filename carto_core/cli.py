@@ -85,7 +85,7 @@ def cli() -> None:
 
 @cli.command()
 @click.option(
-    "--corpus", required=True, metavar="demo|PATH", help="`demo`, a file or a folder of JSONL, Parquet, CSV, text."
+    "--corpus", default=None, metavar="demo|PATH", help="`demo`, a file or a folder of JSONL, Parquet, CSV, text."
 )
 @click.option("--text-column", default="text", show_default=True)
 @click.option("--key-column", default=None, help="Your own unique ids (default: `key`, else FILE/ROW).")
@@ -114,9 +114,11 @@ def cli() -> None:
 @json_option
 def train(*, as_json: bool, out: Path, resume: bool, **options: Any) -> None:
     """Train a model on a corpus and record every sample's loss."""
-    from carto_core.workflows.training import train_run
+    from carto_core.workflows.training import resume_run, train_run
 
-    result = train_run(_run_config(**options), out, resume=resume)
+    if options["corpus"] is None and not resume:
+        raise ConfigError("train needs --corpus: `demo`, a file or a folder")
+    result = resume_run(out) if resume else train_run(_run_config(**options), out)
     _show(result, f"{result['status']}: {result['run']} ({result['num_samples']:,} samples)", as_json=as_json)
 
 
@@ -358,9 +360,9 @@ def make_demo(root: Path) -> None:
     """Train and audit the demo run where that is missing; a second call finds everything there and loads no torch."""
     out = root / DEMO_RUN
     if not (out / "run.json").is_file() or open_run(out).status != "complete":
-        from carto_core.workflows.training import train_run
+        from carto_core.workflows.training import resume_run, train_run
 
-        train_run(demo_config(), out, resume=(out / "run.json").is_file())
+        _ = resume_run(out) if (out / "run.json").is_file() else train_run(demo_config(), out)
     missing = [name for name in AUDITS if light.read_audit(open_run(out), name) is None]
     if missing:
         from carto_core.workflows.auditing import audit_run

@@ -182,3 +182,22 @@ def test_doctor_and_version_answer_in_a_process_of_their_own():
         .stdout.strip()
         .endswith("0.1.0")
     )
+
+
+def test_a_run_of_during_losses_alone_without_canaries_is_scored_and_resumed_as_complete(capsys, tmp_path):
+    out, quick = tmp_path / "runs" / "mine", [*QUICK[:6], "--canaries", "none", "--losses", "during"]
+    code, _, _ = carto(capsys, "train", "--corpus", write_corpus(tmp_path, "txt"), *quick, "--out", out)
+    assert code == 0
+
+    code, text, _ = carto(capsys, "score", out, "--eps-mode", "snapshot", "--json")
+
+    assert code == 0
+    assert json.loads(text)["score_kind"] == "during"
+    assert json.loads(text)["eps"] is None
+    code, text, _ = carto(capsys, "audit", out, "--json")
+    assert json.loads(text)["extraction"]["summary"]["calibration"]["inserted"]["rate"] is None
+    code, text, _ = carto(capsys, "train", "--resume", "--out", out, "--json")
+    assert json.loads(text)["status"] == "complete"
+    code, _, err = carto(capsys, "train", "--out", tmp_path / "new")
+    assert code == 2
+    assert "needs --corpus" in err

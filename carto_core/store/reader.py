@@ -148,7 +148,7 @@ class Run:
         if not self.is_sealed:
             raise RunNotSealed(
                 f"run {self.run_id} is {self.status}: it has no trajectory.duckdb yet; wait for it, "
-                f"or continue it with: python -m carto_core train --resume --out {self.files.path.name}"
+                f"or continue it with: python -m carto_core train --resume --out {self.files.path}"
             )
 
     def part_paths(self) -> list[Path]:

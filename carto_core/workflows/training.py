@@ -29,28 +29,37 @@ from carto_core.workflows.progress import ProgressFile, device_slot, stoppable
 LIBRARIES = ("torch", "numpy", "duckdb", "pyarrow", "tokenizers", "safetensors")
 
 
-def train_run(config: RunConfig, out: str | Path, *, resume: bool = False) -> dict[str, Any]:
-    """Train one run into the directory `out`, seal it and score it.
+def train_run(config: RunConfig, out: str | Path) -> dict[str, Any]:
+    """Train a new run into the directory `out`, seal it and score it.
 
     Args:
-        config: all settings; with `resume` those of the interrupted run are used instead.
+        config: all settings.
         out: the run directory; its name is the run id.
-        resume: go on with the run that is there; one that is complete is left alone.
 
     Returns:
         `run, status, num_samples, num_snapshots`.
 
     Raises:
-        RunExists: `out` is there and `resume` is not set.
-        RunNotFound: `resume` is set and there is no run.
+        RunExists: `out` is there already.
+        CorpusError: see `prepare`; no run is left behind.
         Cancelled: the process was told to stop; the run can be resumed.
     """
     with stoppable():
-        run = _open_to_resume(Path(out)) if resume else _start(config, out)
-        if run_status(run) != "complete":
-            _train_into(run)
-    manifest = read_manifest(run)
-    return {"run": str(run.path)} | {name: manifest[name] for name in ("status", "num_samples", "num_snapshots")}
+        return _train_into(_start(config, out))
+
+
+def resume_run(out: str | Path) -> dict[str, Any]:
+    """Go on with an interrupted run, under its own settings, to the losses that it would have had.
+
+    A run that is complete is left alone. Returns what `train_run` does.
+
+    Raises:
+        RunNotFound: there is no run in `out`.
+        RunError: another process is training it.
+        Cancelled: as for `train_run`.
+    """
+    with stoppable():
+        return _train_into(_open_to_resume(Path(out)))
 
 
 def _start(config: RunConfig, out: str | Path) -> RunDir:
@@ -72,7 +81,14 @@ def _open_to_resume(path: Path) -> RunDir:
     return run
 
 
-def _train_into(run: RunDir) -> None:
+def _train_into(run: RunDir) -> dict[str, Any]:
+    if run_status(run) != "complete":
+        _train_to_the_end(run)
+    manifest = read_manifest(run)
+    return {"run": str(run.path)} | {name: manifest[name] for name in ("status", "num_samples", "num_snapshots")}
+
+
+def _train_to_the_end(run: RunDir) -> None:
     manifest = update_manifest(run, status="running", error=None, **this_process())
     config = RunConfig.from_dict(manifest["config"])
     progress = ProgressFile(run.progress)

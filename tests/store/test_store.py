@@ -15,7 +15,7 @@ from carto_core.store.reader import Run, open_run
 from carto_core.store.rundir import RunDir, create_run, list_runs, replacing, run_status, update_manifest
 from carto_core.store.writer import PartWriter
 from carto_core.types import Snapshot
-from carto_core.workflows.training import train_run
+from carto_core.workflows.training import resume_run, train_run
 from tests.texts import sentences, tiny_config, write_jsonl
 from tests.tiny import make_run
 
@@ -166,7 +166,7 @@ def test_a_killed_run_is_resumed_to_the_very_same_losses(tmp_path):
 
     assert killed.status == "interrupted"
     assert 3 <= len(killed.trajectories()) < 24
-    result = train_run(tiny_config(corpus), tmp_path / "killed", resume=True)
+    result = resume_run(tmp_path / "killed")
 
     assert result["status"] == "complete"
     assert np.array_equal(killed.trajectories(), Run(RunDir(whole)).trajectories())
@@ -179,5 +179,5 @@ def test_a_run_that_is_being_trained_is_not_resumed_by_another(tmp_path):
 
         update_manifest(run.files, status="running", pid=other.pid, pid_start=psutil.Process(other.pid).create_time())
         with pytest.raises(RunError, match=f"being trained by another process .pid {other.pid}"):
-            train_run(tiny_config("unused"), run.files.path, resume=True)
+            resume_run(run.files.path)
         other.kill()

@@ -99,7 +99,7 @@ def _what_next(run: Run, status: str) -> str:
         return f"Training: {line['stage']} {float(line['done']) / max(float(line['total']), 1e-9):.0%}. Reload to see more."
     if status != "complete":
         error = run.manifest.get("error") or "its process ended without a word"
-        return f"It is {status}: {error}. Continue: `python -m carto_core train --resume --corpus x --out {run.run_id}`"
+        return f"It is {status}: {error}. Continue: `python -m carto_core train --resume --out {run.files.path}`"
     if light.read_audit(run, "extraction") is None:
         return "Next: run the audits on the **Audit** page."
     return "Next: lasso a hotspot on the **Map**, then **Intervene**."
