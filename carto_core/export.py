@@ -51,7 +51,8 @@ SPREADSHEET_TRIGGERS = ("=", "+", "-", "@", "\t", "\r")
 def write_plan(run: Run, plan: Plan, table: SampleTable, *, out: str | Path | None = None) -> Path:
     """Write `plan.parquet` and `plan.json` and return their directory, by default `RUN/plans/HASH`.
 
-    `report_seen` keeps whether the report canaries had been looked at before the plan was made.
+    `report_seen` keeps whether the report canaries had been looked at when the plan was first made: a plan that is
+    written again, as a page does on every rerun, keeps its first answer.
     """
     digest = plan_sha256(plan, table)
     folder = Path(out) if out is not None else run.files.plans / digest[:16]
@@ -78,8 +79,18 @@ def write_plan(run: Run, plan: Plan, table: SampleTable, *, out: str | Path | No
         "report_seen": bool(run.manifest.get("report_seen", False)),
         "created": now(),
     }
-    write_json(folder / "plan.json", facts)
+    write_json(folder / "plan.json", facts | _first_made(folder, digest))
     return folder
+
+
+def _first_made(folder: Path, digest: str) -> dict[str, Any]:
+    """Return when the same plan was first written here, and what had been seen by then; empty if it was not."""
+    try:
+        before = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        same = before["plan_sha256"] == digest
+        return {name: before[name] for name in ("report_seen", "created")} if same else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def read_plan(folder: str | Path, table: SampleTable) -> tuple[Plan, dict[str, Any]]:

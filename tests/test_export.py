@@ -285,3 +285,16 @@ def test_the_snippet_draws_and_weighs_a_dataset_as_the_list_says(run, table, tmp
     assert names["repeat"].tolist() == plan.repeats.tolist()
     np.testing.assert_array_equal(names["weight"].to_numpy(np.float32), plan.weights)
     assert len(names["sampler"]) == plan.repeats.sum()
+
+
+def test_a_plan_written_again_keeps_what_had_been_seen_when_it_was_first_made(run, table):
+    plan = plan_for(table, [1, 2], action="prune")
+    folder = write_plan(run, plan, table)
+    update_manifest(run.files, report_seen=True)
+
+    again = json.loads((write_plan(run, plan, table) / "plan.json").read_text())
+    other = json.loads((write_plan(run, plan_for(table, [3], action="prune"), table) / "plan.json").read_text())
+
+    assert again["report_seen"] is False
+    assert json.loads((folder / "plan.json").read_text()) == again
+    assert other["report_seen"] is True

@@ -104,7 +104,7 @@ def test_a_lasso_can_begin_inside_an_outline_that_is_drawn(dashboard):
 
 
 def test_hovering_shows_the_text_as_text(dashboard):
-    """Sample 0 holds a script tag; Plotly reads markup in hovered text."""
+    """Sample 0 holds a script tag; Plotly takes some markup in hovered text for its own."""
     run, address, browser = dashboard
     context = browser.new_context(viewport={"width": 1440, "height": 1400})
     page = context.new_page()
@@ -118,7 +118,7 @@ def test_hovering_shows_the_text_as_text(dashboard):
     page.mouse.move(x - 6, y - 6)
     page.mouse.move(x, y, steps=4)
 
-    page.locator(".hoverlayer text", has_text="<script>alert(1)</script>").wait_for()
+    page.locator(".hoverlayer text", has_text="<script>alert(1)</script> & <b>bold</b>").wait_for()
     assert page.locator(".hoverlayer script").count() == 0
     assert not alarms
     context.close()

@@ -193,10 +193,10 @@ def _result(run: Run, measured: dict[str, Any]) -> None:
 
 
 def _effect_row(effect: dict[str, Any]) -> dict[str, Any]:
-    number = {
-        name: "unknown" if effect[name] is None else f"{effect[name]:+.3f}" for name in ("estimate", "low", "high")
-    }
-    return {"metric": METRICS[effect["metric"]], "against": effect["against"], "reading": _reading(effect), **number}
+    low, high = ("?" if effect[name] is None else f"{effect[name]:+.3f}" for name in ("low", "high"))
+    difference = "unknown" if effect["estimate"] is None else f"{effect['estimate']:+.3f} [{low}, {high}]"
+    facts = {"metric": METRICS[effect["metric"]], "against": effect["against"], "difference": difference}
+    return facts | {"reading": _reading(effect)}
 
 
 def _reading(effect: dict[str, Any]) -> str:
