@@ -37,7 +37,7 @@ def page() -> None:
         values = SCORES[by].sign * table.scores[by][ids]
         order = np.argsort(np.where(np.isnan(values), np.inf, -values), kind="stable")
         st.caption(
-            f"Most memorized first by {SCORES[by].title} (higher means: {SCORES[by].higher_means}). Tick a row to read it."
+            f"Most memorized first by {SCORES[by].title}. Higher means: {SCORES[by].higher_means} Tick a row to read it."
         )
         sample_id = pick_row(run, table, cuts, ids[order].astype(np.int32), name="samples")
         if sample_id is not None:
