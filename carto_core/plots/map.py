@@ -198,13 +198,18 @@ def _lay_out(figure: go.Figure, cuts: Cuts, extent: Extent, colouring: Colouring
     above = {"visible": False, "showgrid": False, "zeroline": False}
     figure.update_layout(
         xaxis=axis | {"range": x_range, "domain": [0, 1], "title": axis_title(cuts.x)},
-        yaxis=axis | {"range": y_range, "domain": [0, 1], "title": axis_title(cuts.y)},
+        yaxis=axis
+        | {
+            "range": y_range,
+            "domain": [0, 1],
+            "title": f"{axis_title(cuts.y)}, memorized: {SCORES[cuts.y].memorized_when}",
+        },
         xaxis2=above | {"range": x_range, "domain": [0, 1], "anchor": "y2", "matches": "x"},
         yaxis2=above | {"range": y_range, "domain": [0, 1], "anchor": "x2", "matches": "y"},
         dragmode="lasso",
         hovermode="closest",
         height=560,
-        margin={"l": 64, "r": 8, "t": 8, "b": 56},
+        margin={"l": 64, "r": 8, "t": 34, "b": 56},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"color": theme.text, "size": 13},

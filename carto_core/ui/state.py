@@ -112,15 +112,18 @@ def show_address() -> None:
             del st.query_params[name]
 
 
-def widget(field: str, *, read: Callable[[Any], Any] = lambda value: value, value: Any = None) -> dict[str, Any]:
+def widget(
+    field: str, *, read: Callable[[Any], Any] = lambda value: value, value: Any = None, twin: str = ""
+) -> dict[str, Any]:
     """Return `key` and `on_change` of a widget that mirrors a field of the view.
 
     Args:
         field: of `View`.
         read: from the widget's value to the field's.
         value: what the widget shows, where that is not the field itself.
+        twin: tells a second widget of the same field from the first.
     """
-    key = f"mirror_{field}"
+    key = f"mirror_{field}{twin}"
     st.session_state[key] = getattr(get(), field) if value is None else value
 
     def take() -> None:
@@ -239,12 +242,30 @@ def _from_address() -> View:
         known = {f.name for f in dataclasses.fields(View)}
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items() if k in known}
         view = View(**{**fields, "run": run})
-        for polygon in view.polygons:
-            simplify_polygon(polygon)
+        _check(view)
     except (ValueError, TypeError, AttributeError, zlib.error, SelectionError):
         remember(_NOTICE, "The link's view could not be read, so the map starts afresh.")
         return View(run=run)
     return view
+
+
+def _check(view: View) -> None:
+    """Raise ValueError or SelectionError where a link, which anybody may have written, holds what no page would write."""
+    for polygon in view.polygons:
+        simplify_polygon(polygon)
+    is_number = {name: isinstance(getattr(view, name), int | float) for name in ("cut_x", "cut_y")}
+    good = [
+        *is_number.values(),
+        *(isinstance(getattr(view, name), str) for name in ("x", "y", "colour", "text")),
+        *(isinstance(getattr(view, name), bool) for name in ("copies_only", "restrict", "with_copies")),
+        all(isinstance(name, str) for name in view.source),
+        view.max_tokens is None or (isinstance(view.max_tokens, int) and view.max_tokens >= 1),
+        view.region is None or isinstance(view.region, dict),
+        view.zoom is None or (len(view.zoom) == 4 and view.zoom[0] < view.zoom[1] and view.zoom[2] < view.zoom[3]),
+        all(is_number.values()) and 0 <= view.cut_x <= 100 and 0 <= view.cut_y <= 100,
+    ]
+    if not all(good):
+        raise ValueError("the view in the link is not one")
 
 
 def pop_notice() -> str | None:

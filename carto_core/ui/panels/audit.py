@@ -90,7 +90,7 @@ def _extraction(audit: dict[str, Any], role: str) -> None:
     figure = repeats_figure(
         groups, value="rate", low="low", high="high", y="share extracted", theme=theme(), percent=True
     )
-    st.markdown("**The more copies, the more is given away** (Wilson 95 % intervals)")
+    st.markdown("**Is more given away with more copies?** (share, Wilson 95 % intervals)")
     st.plotly_chart(
         figure,
         theme=None,
@@ -118,7 +118,7 @@ def _exposure(audit: dict[str, Any], role: str) -> None:
         groups, value="median", low="low", high="high", y="exposure (bits)", theme=theme(), percent=False
     )
     figure.add_hline(y=top, line={"dash": "dot", "color": theme().muted}, annotation_text="saturated: read 'at least'")
-    st.markdown("**Exposure rises well before extraction does** (median and quartiles)")
+    st.markdown("**Does exposure rise with copies, even where nothing is extracted?** (median, quartiles)")
     st.plotly_chart(
         figure, theme=None, key=f"exposure_{role}", config=CHART, alt="Exposure of canaries by number of copies"
     )

@@ -217,7 +217,11 @@ def _thresholds(run: Run, table: SampleTable, cuts: Cuts) -> None:
         first, second = st.columns(2)
         for column, axis, name in ((first, "cut_x", cuts.x), (second, "cut_y", cuts.y)):
             title = f"Cut of {SCORES[name].title} (percentile{', towards memorized' if axis == 'cut_y' else ''})"
-            column.slider(title, 0.0, 100.0, step=0.5, **state.widget(axis))
+            column.slider(
+                title, 0.0, 100.0, step=0.5, **state.widget(axis, read=float, value=float(getattr(state.get(), axis)))
+            )
+            exact = state.widget(axis, read=float, value=float(getattr(state.get(), axis)), twin="_exact")
+            column.number_input("exactly", 0.0, 100.0, step=0.5, **exact)
         st.caption(describe_cut(table.scores[cuts.x], cuts.tau_x, title=SCORES[cuts.x].title))
         when = SCORES[cuts.y].memorized_when
         st.caption(describe_cut(table.scores[cuts.y], cuts.tau_y, title=SCORES[cuts.y].title, memorized_when=when))
