@@ -26,6 +26,12 @@ def pick_row(run: Run, table: SampleTable, cuts: Cuts, ids: Int32, *, name: str)
         ids: the samples, in the order to show.
         name: makes the widgets' keys.
     """
+    concealed = hidden(run, table)[ids]
+    if concealed.any():
+        st.caption(
+            f"{int(concealed.sum()):,} planted copies of the report half are left out until a measurement is done."
+        )
+    ids = ids[~concealed]
     pages = max(1, -(-len(ids) // PAGE))
     page = 1
     if pages > 1:
@@ -52,16 +58,15 @@ def hidden(run: Run, table: SampleTable) -> np.ndarray:
 
 
 def _frame(run: Run, table: SampleTable, cuts: Cuts, ids: Int32) -> pd.DataFrame:
-    concealed = hidden(run, table)[ids]
     texts = cache.snippets(run, tuple(ids.tolist()))
     quadrant = cuts.assign(table.scores)[ids]
     columns: dict[str, object] = {
-        "text": [HIDDEN if h else t for h, t in zip(concealed, texts, strict=True)],
+        "text": texts,
         "quadrant": [QUADRANTS[q].title if q else "unknown" for q in quadrant],
         cuts.x: np.round(table.scores[cuts.x][ids].astype(float), 4),
     }
     for score in dict.fromkeys((cuts.y, "final_loss", "group_size")):
         columns[score] = np.round(table.scores[score][ids].astype(float), 4)
     columns |= {"source": table.source[ids], "tokens": table.num_tokens[ids]}
-    columns["key"] = ["(hidden)" if h else k for h, k in zip(concealed, table.key[ids], strict=True)]
+    columns["key"] = table.key[ids]
     return pd.DataFrame(columns)
