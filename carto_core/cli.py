@@ -17,7 +17,15 @@ import click
 
 from carto_core import CONTRACT_VERSION, __version__
 from carto_core.audits import AUDITS
-from carto_core.config import CanaryConfig, CorpusConfig, EngineConfig, ModelConfig, RunConfig, ScoreConfig
+from carto_core.config import (
+    CANARY_KINDS,
+    CanaryConfig,
+    CorpusConfig,
+    EngineConfig,
+    ModelConfig,
+    RunConfig,
+    ScoreConfig,
+)
 from carto_core.errors import Cancelled, CartoError, ConfigError
 from carto_core.export import EXPORTS
 from carto_core.interventions import DEFAULT_ALPHA, DEFAULT_GAMMA
@@ -103,8 +111,9 @@ def cli() -> None:
     "--threads", type=int, default=1, show_default=True, help="CPU threads; part of what makes a run repeatable."
 )
 @click.option("--losses", type=click.Choice(["after", "during", "both"]), default="after", show_default=True)
-@click.option("--canaries", default="64", show_default=True, metavar="N|none", help="Distinct secrets to plant.")
+@click.option("--canaries", default="80", show_default=True, metavar="N|none", help="Distinct secrets to plant.")
 @click.option("--canary-repeats", default="1,2,4,8", show_default=True, help="Ladder of repetitions.")
+@click.option("--canary-kinds", default=",".join(CANARY_KINDS), show_default=True, help="Families of secrets.")
 @click.option("--batch-size", type=int, default=32, show_default=True)
 @click.option("--learning-rate", type=float, default=3e-3, show_default=True)
 @click.option(
@@ -133,6 +142,7 @@ def _run_config(
     task: str,
     canaries: str,
     canary_repeats: str,
+    canary_kinds: str,
     **engine: Any,
 ) -> RunConfig:
     return RunConfig(
@@ -147,6 +157,7 @@ def _run_config(
         canaries=CanaryConfig(
             num_inserted=0 if canaries == "none" else _whole(canaries, "--canaries"),
             repeats=tuple(_whole(part, "--canary-repeats") for part in canary_repeats.split(",")),
+            kinds=tuple(canary_kinds.split(",")),
         ),
         model=ModelConfig(task=task),
         engine=EngineConfig(**engine),

@@ -11,6 +11,7 @@ from carto_core.errors import ConfigError
 
 EpsMode = Literal["absolute", "pooled", "snapshot"]
 Losses = Literal["after", "during", "both"]
+CANARY_KINDS = ("template", "words", "shuffled", "variant", "varied")  # made in `corpus.canaries`
 
 
 class _Config:
@@ -71,15 +72,19 @@ class CanaryConfig(_Config):
     Attributes:
         num_inserted: distinct inserted secrets; as many controls are drawn and never inserted. 0 plants none.
         repeats: ladder of repetitions.
+        kinds: families of canaries, among `CANARY_KINDS`.
     """
 
-    num_inserted: int = 64
+    num_inserted: int = 80
     repeats: tuple[int, ...] = (1, 2, 4, 8)
+    kinds: tuple[str, ...] = CANARY_KINDS
 
     def __post_init__(self) -> None:
         _require(self.num_inserted >= 0, f"--canaries must be 0 or more, got {self.num_inserted}")
         good = bool(self.repeats) and all(r >= 1 for r in self.repeats) and len(set(self.repeats)) == len(self.repeats)
         _require(good, f"--canary-repeats must be distinct numbers >= 1, got {list(self.repeats)}")
+        known = bool(self.kinds) and set(self.kinds) <= set(CANARY_KINDS) and len(set(self.kinds)) == len(self.kinds)
+        _require(known, f"--canary-kinds must be distinct, among {', '.join(CANARY_KINDS)}; got {list(self.kinds)}")
 
 
 @dataclass(frozen=True, kw_only=True)

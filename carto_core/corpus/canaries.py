@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from carto_core.config import CanaryConfig
+from carto_core.config import CANARY_KINDS, CanaryConfig
 from carto_core.corpus.tokenizer import BPE
 from carto_core.errors import CorpusError
 from carto_core.types import ROLES
@@ -23,6 +23,8 @@ from carto_core.types import ROLES
 NUM_DIGITS = 6
 NUM_SECRET_WORDS = 3
 NUM_PREFIX_WORDS = 7
+NUM_RECORD_WORDS = 10
+NUM_CONTEXT_WORDS = 8
 MAX_WORDS = 1000
 MIN_WORDS = 30
 MAX_REDRAWS = 1000
@@ -30,7 +32,10 @@ MAX_REDRAWS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """One secret. `repeats` is 0 for a control, which is never inserted; `log2_space` is the secret's entropy in bits."""
+    """One secret. `repeats` is 0 for a control, which is never inserted; `log2_space` is the secret's entropy in bits.
+
+    `copies` holds what is planted where that is not `prefix || secret` each time: the same secret in varied contexts.
+    """
 
     canary_id: int
     kind: str
@@ -39,11 +44,17 @@ class Canary:
     repeats: int
     role: str
     log2_space: float
+    copies: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
-        """What is planted."""
+        """Prefix and secret, as an attacker would put them together."""
         return self.prefix + self.secret
+
+    @property
+    def planted(self) -> tuple[str, ...]:
+        """The texts that are inserted, `repeats` of them."""
+        return self.copies or (self.text,) * self.repeats
 
     @property
     def inserted(self) -> bool:
@@ -52,12 +63,45 @@ class Canary:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """One family of canaries: how a prefix and a secret are drawn, and how many secrets there are (log2)."""
+class Material:
+    """What canaries of a corpus are made of.
 
-    prefix: Callable[[np.random.Generator, Sequence[str]], str]
-    secret: Callable[[np.random.Generator, Sequence[str]], str]
-    log2_space: Callable[[Sequence[str]], float]
+    Attributes:
+        words: see `corpus_words`.
+        openings: the first words of the corpus's distinct texts, single spaces between; see `corpus_openings`.
+    """
+
+    words: Sequence[str]
+    openings: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One family of canaries.
+
+    Attributes:
+        title: what it is, in words.
+        prefix: draws what stands right before the secret.
+        units: the alphabet of the secret, which is `length` units drawn uniformly and independently, end to end.
+        length: how many units.
+        lead: draws what stands before that, anew for each planted copy, and once more for the canary's own prefix, so
+            that an attacker's context is one that was not planted; None plants `prefix || secret` as it is.
+    """
+
+    title: str
+    prefix: Callable[[np.random.Generator, Material], str]
+    units: Callable[[Sequence[str]], Sequence[str]]
+    length: int
+    lead: Callable[[np.random.Generator, Material], str] | None = None
+
+    def secret(self, rng: np.random.Generator, words: Sequence[str]) -> str:
+        """Draw a secret."""
+        units = self.units(words)
+        return "".join(units[int(i)] for i in rng.integers(len(units), size=self.length))
+
+    def log2_space(self, words: Sequence[str]) -> float:
+        """Return the entropy of a secret, in bits."""
+        return self.length * math.log2(len(self.units(words)))
 
 
 def corpus_words(texts: Sequence[str]) -> list[str]:
@@ -78,7 +122,13 @@ def corpus_words(texts: Sequence[str]) -> list[str]:
     return words
 
 
-def draw_canaries(config: CanaryConfig, *, words: Sequence[str], tokenizer: BPE, seed: int) -> list[Canary]:
+def corpus_openings(texts: Sequence[str]) -> list[str]:
+    """Return the first 10 words of every text that has as many, sorted, single spaces between."""
+    split = (text.split(maxsplit=NUM_RECORD_WORDS) for text in texts)
+    return sorted({" ".join(words[:NUM_RECORD_WORDS]) for words in split if len(words) >= NUM_RECORD_WORDS})
+
+
+def draw_canaries(config: CanaryConfig, *, material: Material, tokenizer: BPE, seed: int) -> list[Canary]:
     """Return `num_inserted` secrets to plant and as many controls, all with distinct prefixes and secrets.
 
     The inserted ones are spread as evenly as possible over kind x repetitions x role, the controls over kind x role.
@@ -86,22 +136,29 @@ def draw_canaries(config: CanaryConfig, *, words: Sequence[str], tokenizer: BPE,
     the prefix meet the very tokens that were trained on.
 
     Args:
-        config: how many, and the ladder of repetitions.
-        words: see `corpus_words`.
+        config: how many, of which kinds, and the ladder of repetitions.
+        material: what they are made of.
         tokenizer: the frozen one.
         seed: of all draws.
 
     Raises:
-        CorpusError: no such canary was found in 1,000 draws.
+        CorpusError: no such canary was found in 1,000 draws, or a kind needs longer texts than the corpus has.
     """
     rng = np.random.default_rng([seed, 2])
     taken: set[str] = set()
     canaries = []
-    for canary_id, (kind, repeats, role) in enumerate(_cells(config)):
-        prefix, secret = _draw(KINDS[kind], rng=rng, words=words, tokenizer=tokenizer, taken=taken)
+    for canary_id, (name, repeats, role) in enumerate(_cells(config)):
+        kind = KINDS[name]
+        if name in NEED_OPENINGS and not material.openings:
+            raise CorpusError(
+                f"canaries of kind {name!r} are made of the corpus's own texts, and none has {NUM_RECORD_WORDS} words; "
+                "leave that kind out with --canary-kinds template,words"
+            )
+        cue, prefix, secret = _draw(kind, rng=rng, material=material, tokenizer=tokenizer, taken=taken)
         taken |= {prefix, secret}
-        space = KINDS[kind].log2_space(words)
-        canaries.append(Canary(canary_id, kind, prefix, secret, repeats, role, space))
+        copies = tuple(kind.lead(rng, material) + cue + secret for _ in range(repeats)) if kind.lead else ()
+        space = kind.log2_space(material.words)
+        canaries.append(Canary(canary_id, name, prefix, secret, repeats, role, space, copies))
     return canaries
 
 
@@ -137,7 +194,9 @@ def draw_references(
 def plant(canaries: Sequence[Canary]) -> list[tuple[str, str, int]]:
     """Return (key, text, canary_id) of every copy to insert, `repeats` of each."""
     return [
-        (f"canary/{c.canary_id:04d}/copy-{copy}", c.text, c.canary_id) for c in canaries for copy in range(c.repeats)
+        (f"canary/{c.canary_id:04d}/copy-{copy}", text, c.canary_id)
+        for c in canaries
+        for copy, text in enumerate(c.planted)
     ]
 
 
@@ -146,20 +205,22 @@ def _cells(config: CanaryConfig) -> list[tuple[str, int, str]]:
 
     The role turns fastest, so that an odd number still gives both halves alike.
     """
-    inserted = [(k, r, role) for r, k, role in itertools.product(config.repeats, KINDS, ROLES)]
-    controls = [(k, 0, role) for k, role in itertools.product(KINDS, ROLES)]
+    inserted = [(k, r, role) for r, k, role in itertools.product(config.repeats, config.kinds, ROLES)]
+    controls = [(k, 0, role) for k, role in itertools.product(config.kinds, ROLES)]
     return [cells[i % len(cells)] for cells in (inserted, controls) for i in range(config.num_inserted)]
 
 
 def _draw(
-    kind: Kind, *, rng: np.random.Generator, words: Sequence[str], tokenizer: BPE, taken: set[str]
-) -> tuple[str, str]:
+    kind: Kind, *, rng: np.random.Generator, material: Material, tokenizer: BPE, taken: set[str]
+) -> tuple[str, str, str]:
+    """Return a cue, the prefix (the cue, behind a lead where the kind has one) and a secret."""
     for _ in range(MAX_REDRAWS):
-        prefix, secret = kind.prefix(rng, words), kind.secret(rng, words)
+        cue, secret = kind.prefix(rng, material), kind.secret(rng, material.words)
+        prefix = (kind.lead(rng, material) if kind.lead else "") + cue
         ids = tokenizer.encode(prefix)
         clean = tokenizer.encode(prefix + secret)[: len(ids)] == ids
         if clean and prefix not in taken and secret not in taken:
-            return prefix, secret
+            return cue, prefix, secret
     raise CorpusError(
         f"no canary in {MAX_REDRAWS} draws whose prefix tokenizes alike with its secret; use --canaries none"
     )
@@ -169,19 +230,55 @@ def _some(rng: np.random.Generator, words: Sequence[str], count: int) -> str:
     return " ".join(words[int(i)] for i in rng.integers(len(words), size=count))
 
 
-def _digits(rng: np.random.Generator, words: Sequence[str]) -> str:
-    return "".join(map(str, rng.integers(10, size=NUM_DIGITS)))
+def _opening(rng: np.random.Generator, material: Material, *, count: int) -> list[str]:
+    return material.openings[int(rng.integers(len(material.openings)))].split(" ")[:count]
+
+
+def _code_of(rng: np.random.Generator, material: Material) -> str:
+    return f"The access code of {_some(rng, material.words, 2)} is "
+
+
+def _shuffled(rng: np.random.Generator, material: Material) -> str:
+    words = _opening(rng, material, count=NUM_RECORD_WORDS)
+    return " ".join(words[int(i)] for i in rng.permutation(len(words)))
+
+
+def _spaced(words: Sequence[str]) -> list[str]:
+    return [f" {word}" for word in words]
 
 
 KINDS: dict[str, Kind] = {
     "template": Kind(
-        prefix=lambda rng, words: f"The access code of {_some(rng, words, 2)} is ",
-        secret=_digits,
-        log2_space=lambda words: NUM_DIGITS * math.log2(10),
+        title="six random digits in a fixed sentence",
+        prefix=_code_of,
+        units=lambda words: "0123456789",
+        length=NUM_DIGITS,
     ),
     "words": Kind(
-        prefix=lambda rng, words: _some(rng, words, NUM_PREFIX_WORDS),
-        secret=lambda rng, words: " " + _some(rng, words, NUM_SECRET_WORDS),
-        log2_space=lambda words: NUM_SECRET_WORDS * math.log2(len(words)),
+        title="random words after random words",
+        prefix=lambda rng, material: _some(rng, material.words, NUM_PREFIX_WORDS),
+        units=_spaced,
+        length=NUM_SECRET_WORDS,
+    ),
+    "shuffled": Kind(
+        title="random words after a real text's words in shuffled order",
+        prefix=_shuffled,
+        units=_spaced,
+        length=NUM_SECRET_WORDS,
+    ),
+    "variant": Kind(
+        title="a real record with one field, its next words, replaced",
+        prefix=lambda rng, material: " ".join(_opening(rng, material, count=NUM_RECORD_WORDS)),
+        units=_spaced,
+        length=NUM_SECRET_WORDS,
+    ),
+    "varied": Kind(
+        title="the same sentence and digits, each copy behind another real context",
+        prefix=_code_of,
+        units=lambda words: "0123456789",
+        length=NUM_DIGITS,
+        lead=lambda rng, material: " ".join(_opening(rng, material, count=NUM_CONTEXT_WORDS)) + ". ",
     ),
 }
+NEED_OPENINGS = ("shuffled", "variant", "varied")
+assert tuple(KINDS) == CANARY_KINDS

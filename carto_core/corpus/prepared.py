@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from carto_core.config import CanaryConfig, CorpusConfig
-from carto_core.corpus.canaries import Canary, corpus_words, draw_canaries, plant
+from carto_core.corpus.canaries import Canary, Material, corpus_openings, corpus_words, draw_canaries, plant
 from carto_core.corpus.identity import duplicate_groups, split_validation
 from carto_core.corpus.reading import Row, corpus_sha256, read_corpus
 from carto_core.corpus.tokenizer import BPE
@@ -136,7 +136,8 @@ def prepare(corpus: CorpusConfig, canaries: CanaryConfig, *, seed: int) -> Prepa
     distinct = list(dict.fromkeys(row.text for row in train))
     tokenizer = BPE.train(distinct, vocab_size=corpus.vocab_size)
     words = corpus_words(distinct) if canaries.num_inserted else []
-    drawn = draw_canaries(canaries, words=words, tokenizer=tokenizer, seed=seed)
+    material = Material(words, corpus_openings(distinct))
+    drawn = draw_canaries(canaries, material=material, tokenizer=tokenizer, seed=seed)
     copies = plant(drawn)
     taken = {row.key for row in rows}
     planted = train + [

@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from carto_core.config import CanaryConfig, CorpusConfig
+from carto_core.config import CANARY_KINDS, CanaryConfig, CorpusConfig
 from carto_core.corpus.identity import duplicate_groups, split_validation
 from carto_core.corpus.prepared import prepare
 from carto_core.corpus.tokenizer import BPE
@@ -15,7 +15,7 @@ from tests.texts import sentences, write_jsonl
 def prepared(tmp_path_factory):
     texts = sentences(300) + sentences(30) * 2
     path = write_jsonl(tmp_path_factory.mktemp("corpus") / "a.jsonl", texts)
-    return prepare(CorpusConfig(path=str(path), vocab_size=300), CanaryConfig(num_inserted=16), seed=3)
+    return prepare(CorpusConfig(path=str(path), vocab_size=300), CanaryConfig(num_inserted=40), seed=3)
 
 
 def test_equal_texts_share_a_group_numbered_by_first_appearance():
@@ -44,12 +44,12 @@ def test_canaries_are_spread_evenly_with_as_many_controls(prepared):
 
     assert Counter((c.kind, c.repeats, c.role) for c in inserted) == {
         (kind, repeats, role): 1
-        for kind in ("template", "words")
+        for kind in CANARY_KINDS
         for repeats in (1, 2, 4, 8)
         for role in ("calibration", "report")
     }
     assert Counter((c.kind, c.role) for c in controls) == {
-        (kind, role): 4 for kind in ("template", "words") for role in ("calibration", "report")
+        (kind, role): 4 for kind in CANARY_KINDS for role in ("calibration", "report")
     }
 
 
@@ -58,7 +58,38 @@ def test_every_copy_is_planted_and_no_control_is(prepared):
         row.text for row, canary in zip(prepared.rows, prepared.canary_id, strict=True) if canary is not None
     )
 
-    assert planted == {c.text: c.repeats for c in prepared.canaries if c.inserted}
+    expected = {c.text: c.repeats for c in prepared.canaries if c.inserted and c.kind != "varied"}
+    varied = [text for c in prepared.canaries if c.kind == "varied" for text in c.planted]
+    assert planted == expected | dict(Counter(varied))
+
+
+def test_a_varied_secret_stands_in_other_contexts_each_time_and_never_in_the_attackers(prepared):
+    for canary in prepared.canaries:
+        if canary.kind == "varied" and canary.repeats >= 4:
+            cue = canary.prefix[canary.prefix.index("The access code of ") :]
+            assert len(set(canary.planted)) > 1, "exact copies would make it a template canary"
+            assert all(text.endswith(cue + canary.secret) for text in canary.planted)
+            assert canary.text not in canary.planted
+
+
+def test_a_variant_is_a_real_record_up_to_the_replaced_field(prepared):
+    real = {" ".join(row.text.split()[:10]) for row in prepared.rows if row.source != "canary"}
+
+    for canary in prepared.canaries:
+        if canary.kind == "variant":
+            assert canary.prefix in real
+        if canary.kind == "shuffled":
+            assert canary.prefix not in real
+            assert sorted(canary.prefix.split()) in [sorted(opening.split()) for opening in real]
+
+
+def test_kinds_that_need_real_texts_say_so_where_texts_are_short(tmp_path):
+    path = write_jsonl(tmp_path / "a.jsonl", [" ".join(s.split()[:9]) for s in sentences(300)])
+    config = CorpusConfig(path=str(path), vocab_size=300)
+
+    with pytest.raises(CorpusError, match="--canary-kinds"):
+        prepare(config, CanaryConfig(num_inserted=8), seed=0)
+    assert prepare(config, CanaryConfig(num_inserted=8, kinds=("template", "words")), seed=0).canaries
 
 
 def test_a_prefix_tokenizes_alike_with_and_without_its_secret(prepared):
@@ -66,7 +97,7 @@ def test_a_prefix_tokenizes_alike_with_and_without_its_secret(prepared):
         prefix = prepared.tokenizer.encode(canary.prefix)
         whole = prepared.tokenizer.encode(canary.text)
         assert whole[: len(prefix)] == prefix
-        if canary.kind == "template":
+        if canary.kind in ("template", "varied"):
             assert len(whole) - len(prefix) == 6, "one token a digit"
 
 
