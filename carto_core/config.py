@@ -191,18 +191,20 @@ class ScoreConfig(_Config):
         eps_mode: what the forget threshold is: nats (`absolute`), a quantile of all observed losses (`pooled`), or a
             quantile of each snapshot's losses (`snapshot`).
         eps: nats in mode `absolute`, else a quantile in [0, 1].
+        hysteresis: half width in nats of the dead band around the forget threshold; 0 is the paper's definition.
         burn_in: share of the snapshots that count as early, in (0, 1].
         x: score on the map's x axis.
-        y: score on the map's y axis, the memorization axis.
+        y: score on the map's y axis, the memorization axis; None takes the one that `scores.recommendation` names.
         cut_x: percentile in [0, 100] that cuts x.
         cut_y: percentile in [0, 100] that cuts y, counted towards "more memorized".
     """
 
     eps_mode: EpsMode = "pooled"
     eps: float = 0.5
+    hysteresis: float = 0.0
     burn_in: float = 0.2
     x: str = "difficulty"
-    y: str = "memorization"
+    y: str | None = None
     cut_x: float = 75.0
     cut_y: float = 75.0
 
@@ -212,6 +214,8 @@ class ScoreConfig(_Config):
         _require(math.isfinite(self.eps), f"--eps must be a finite number, got {self.eps}")
         if self.eps_mode != "absolute":
             _require(0 <= self.eps <= 1, f"--eps is a quantile in mode {self.eps_mode}: 0 to 1, got {self.eps}")
+        good = math.isfinite(self.hysteresis) and self.hysteresis >= 0
+        _require(good, f"--hysteresis must be 0 or more nats, got {self.hysteresis}")
         _require(0 < self.burn_in <= 1, f"--burn-in must lie in (0, 1], got {self.burn_in}")
         for name in ("cut_x", "cut_y"):
             value = getattr(self, name)

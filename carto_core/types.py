@@ -137,6 +137,8 @@ class SampleTable:
         y: name of the map's memorization score, in the saved cuts.
         tau_x: saved cut of x, in the score's units.
         tau_y: saved cut of y, in the score's units.
+        truth: float32[N] by name, what the twin run said: `extracted`, `exposed` (1, 0, NaN = not asked); empty where
+            no twin was trained.
     """
 
     run_id: str
@@ -152,6 +154,7 @@ class SampleTable:
     y: str
     tau_x: float
     tau_y: float
+    truth: dict[str, Float32] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.key)

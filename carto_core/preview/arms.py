@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 
 from carto_core.config import RunConfig
 from carto_core.engine.order import total_steps
+from carto_core.engine.side_by_side import num_workers
 from carto_core.interventions import deduplicate
 from carto_core.store.reader import Run
 from carto_core.types import Float32, Int32, Plan, SampleTable
@@ -138,12 +138,6 @@ def _draw_rows(affected: np.ndarray, num_tokens: Int32, rng: np.random.Generator
         rows.append(rng.choice(np.flatnonzero(stratum == level), size=len(mine), replace=False))
         givers.append(mine)
     return np.concatenate(rows), np.concatenate(givers)
-
-
-def num_workers(config: RunConfig) -> int:
-    """Return how many arms are trained at a time: one process a core, each with the run's own threads."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, usable // config.engine.threads)
 
 
 def expected_minutes(run: Run, arms: list[Arm]) -> float:

@@ -1,120 +1,127 @@
-"""How well a score finds the canaries that were planted: what stands beside every detector on the map.
+"""How well a score finds what is memorized: what stands beside every detector on the map.
 
-0.5 is chance. A score at or below it is shown, never hidden.
+0.5 is chance for the AUC. A score at or below it is shown, never hidden.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from carto_core.scores import SCORES, Direction
-from carto_core.types import Bool, Float32, Float64, Int32, SampleTable
+from carto_core.scores.labels import Sides, sides
+from carto_core.types import Float32, Float64, Int32, SampleTable
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MIN_REPEATS = 2
 FEW_POSITIVES = 20
 NUM_RESAMPLES = 2000
+BUDGETS = (0.01, 0.05, 0.10)
+
+
+class Estimate(NamedTuple):
+    """A value with its 95 % bootstrap interval over votes (duplicate groups, canaries); NaN where unknown."""
+
+    value: float
+    low: float
+    high: float
+
+
+UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Area under the ROC curve of one score, oriented so that 1.0 finds every canary first.
+    """How one score tells two sides apart, oriented so that 1.0 finds every positive first.
+
+    Each canary and each exact-duplicate group has one vote, the mean over its rows.
 
     Attributes:
-        auc: chance that a planted canary looks more memorized than an ordinary sample, ties half; NaN without either.
-        low: lower end of the 95 % interval.
-        high: upper end.
-        num_positives: canaries (one vote each).
-        num_negatives: unplanted samples that have no duplicate.
-        note: the reading in words.
+        auc: chance that a positive looks more memorized than a negative, ties half.
+        average_precision: area under precision over recall; chance is the share of positives.
+        recall: by budget, the share of the positives among that share of all votes that looks most memorized; what is
+            tied at the edge is left out.
+        num_positives: votes.
+        num_negatives: votes.
+        note: the reading of the AUC in words.
     """
 
-    auc: float
-    low: float
-    high: float
+    auc: Estimate
+    average_precision: Estimate
+    recall: Mapping[float, Estimate]
     num_positives: int
     num_negatives: int
     note: str
 
+    @property
+    def is_known(self) -> bool:
+        """Whether there was anything to compare."""
+        return not math.isnan(self.auc.value)
 
-def canary_quality(table: SampleTable, canaries: pd.DataFrame, role: str) -> dict[str, Quality]:
-    """Return the quality of each score as a detector of the run's inserted canaries of one role.
+    @property
+    def is_enough(self) -> bool:
+        """Whether there are enough positives to go by."""
+        return self.num_positives >= FEW_POSITIVES
 
-    Positives were inserted at least twice: what stands in the corpus once is hardly ever memorized.
 
-    Args:
-        table: a scored run's samples.
-        canaries: the run's `canaries` table.
-        role: `calibration`, or `report` once one may look.
-    """
-    wanted = canaries["inserted"].astype(bool) & (canaries["role"] == role) & (canaries["repeats"] >= MIN_REPEATS)
-    ids = canaries.loc[wanted, "canary_id"].tolist()
+def qualities(
+    table: SampleTable, canaries: pd.DataFrame, *, label: str, role: str, part: str = "all"
+) -> dict[str, Quality]:
+    """Return the quality of each score against one label; see `labels.sides` for the arguments."""
+    apart = sides(table, canaries, label=label, role=role, part=part)
     return {
-        name: detector_quality(
-            values,
-            SCORES[name].memorized_when,
-            canary_id=table.canary_id,
-            positive_canary_ids=ids,
-            group_id=table.group_id,
-            seed=table.seed,
-        )
+        name: detector_quality(values, SCORES[name].memorized_when, apart, seed=table.seed)
         for name, values in table.scores.items()
         if name in SCORES
     }
 
 
-def detector_quality(
-    values: Float32,
-    memorized_when: Direction,
-    *,
-    canary_id: Float64,
-    positive_canary_ids: Iterable[int],
-    group_id: Int32,
-    seed: int,
-) -> Quality:
-    """Return how well `values` rank planted canaries above ordinary samples.
-
-    Positives: one value per duplicate group of a positive canary, the mean over its copies. Negatives: unplanted
-    samples alone in their group. Everything else (other canaries, natural duplicates, NaN) is left out.
+def detector_quality(values: Float32, memorized_when: Direction, apart: Sides, *, seed: int) -> Quality:
+    """Return how well `values` tell the positive side from the negative one.
 
     Args:
-        values: float32[N], NaN = unknown.
-        memorized_when: which end of the scale the canaries should be at.
-        canary_id: float64[N], NaN = not planted.
-        positive_canary_ids: which canaries count.
-        group_id: int32[N].
+        values: float32[N], NaN = unknown and left out.
+        memorized_when: which end of the scale the positives should be at.
+        apart: who is on which side; what is on neither is left out.
         seed: of the bootstrap.
     """
     oriented = values.astype(np.float64) * (1.0 if memorized_when == "high" else -1.0)
     observed = ~np.isnan(oriented)
-    is_positive = np.isin(canary_id, list(positive_canary_ids)) & observed
-    is_negative = _alone(group_id, among=np.isnan(canary_id)) & observed
-    positives = _group_means(oriented[is_positive], group_id[is_positive])
-    negatives = oriented[is_negative]
+    positives, negatives = (
+        _votes(oriented[rows], apart.unit[rows]) for rows in (apart.positive & observed, apart.negative & observed)
+    )
     if not len(positives) or not len(negatives):
-        return Quality(
-            math.nan, math.nan, math.nan, len(positives), len(negatives), "cannot be said: nothing to compare"
-        )
+        nothing = dict.fromkeys(BUDGETS, UNKNOWN)
+        note = "cannot be said: nothing to compare"
+        return Quality(UNKNOWN, UNKNOWN, nothing, len(positives), len(negatives), note)
     cells = _Cells.of(positives, negatives)
-    low, high = np.quantile(cells.resampled_auc(np.random.default_rng([seed, 6])), [0.025, 0.975])
-    note = _note(low, high, len(positives))
-    return Quality(cells.auc, float(low), float(high), len(positives), len(negatives), note)
+    drawn = cells.resampled(np.random.default_rng([seed, 6]))
+    auc = _estimate(cells.auc(), drawn.auc())
+    return Quality(
+        auc=auc,
+        average_precision=_estimate(cells.average_precision(), drawn.average_precision()),
+        recall={budget: _estimate(cells.recall(budget), drawn.recall(budget)) for budget in BUDGETS},
+        num_positives=len(positives),
+        num_negatives=len(negatives),
+        note=_note(auc.low, auc.high, len(positives)),
+    )
 
 
 @dataclass(frozen=True)
 class _Cells:
-    """All that the AUC depends on: how many values lie where between the distinct positive values.
+    """All that the measures depend on: how many votes lie where between the distinct positive values.
+
+    The last axis is the cell, axes before it are resamples.
 
     Attributes:
-        positives: int64[k], how many positives at each distinct value, ascending.
-        negatives: int64[2k + 1]: below the first value, at it, between it and the second, at that, ..., above the last.
+        positives: int64[..., k], how many positives at each distinct value, ascending.
+        negatives: int64[..., 2k + 1]: below the first value, at it, between it and the second, at that, ..., above the
+            last.
     """
 
     positives: np.ndarray
@@ -127,36 +134,52 @@ class _Cells:
         edges = [np.searchsorted(ordered, values, side) for side in ("left", "right")]
         return cls(counts, np.diff(np.stack(edges, axis=1).ravel(), prepend=0, append=len(ordered)))
 
-    @property
-    def auc(self) -> float:
-        return float(_auc(self.positives, self.negatives))
+    def resampled(self, rng: np.random.Generator) -> _Cells:
+        """Return resamples with replacement of both sides: exact, whatever the number of negatives."""
+        return _Cells(
+            *(rng.multinomial(c.sum(), c / c.sum(), size=NUM_RESAMPLES) for c in (self.positives, self.negatives))
+        )
 
-    def resampled_auc(self, rng: np.random.Generator) -> Float64:
-        """Return the AUC of resamples with replacement of both sides: exact, whatever the number of negatives."""
-        drawn = [rng.multinomial(c.sum(), c / c.sum(), size=NUM_RESAMPLES) for c in (self.positives, self.negatives)]
-        return _auc(*drawn)
+    def auc(self) -> Float64:
+        """Return Mann-Whitney's U / (n m), ties half."""
+        below = np.cumsum(self.negatives, axis=-1)[..., 0:-1:2]
+        beaten = below + 0.5 * self.negatives[..., 1::2]
+        return (self.positives * beaten).sum(axis=-1) / (self._num_positives() * self.negatives.sum(axis=-1))
+
+    def average_precision(self) -> Float64:
+        """Return the sum over thresholds of precision times the gain in recall (as scikit-learn defines it)."""
+        found, false = self._found()
+        precision = found / np.maximum(found + false, 1)
+        return (precision * self.positives).sum(axis=-1) / self._num_positives()
+
+    def recall(self, budget: float) -> Float64:
+        """Return the share of the positives among the top `budget` of all votes, in whole blocks of tied values."""
+        found, false = self._found()
+        total = self._num_positives() + self.negatives.sum(axis=-1)
+        fits = found + false <= budget * total[..., None]
+        return np.where(fits, found, 0).max(axis=-1) / self._num_positives()
+
+    def _num_positives(self) -> np.ndarray:
+        return self.positives.sum(axis=-1)
+
+    def _found(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return how many positives and negatives lie at or above each distinct positive value."""
+        found, above = (np.cumsum(c[..., ::-1], axis=-1)[..., ::-1] for c in (self.positives, self.negatives))
+        return found, above[..., 1::2]
 
 
-def _auc(positives: np.ndarray, negatives: np.ndarray) -> Float64:
-    """Return Mann-Whitney's U / (n m), ties half, over the last axis of counts as in `_Cells`."""
-    below = np.cumsum(negatives, axis=-1)[..., 0:-1:2]
-    beaten = below + 0.5 * negatives[..., 1::2]
-    return (positives * beaten).sum(axis=-1) / (positives.sum(axis=-1) * negatives.sum(axis=-1))
+def _estimate(value: Float64, resampled: Float64) -> Estimate:
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return Estimate(float(value), float(low), float(high))
 
 
-def _alone(group_id: Int32, *, among: Bool) -> Bool:
-    """bool[N]: members of `among` whose group holds no other member of it."""
-    _, group = np.unique(group_id, return_inverse=True)
-    return among & (np.bincount(group, weights=among)[group] == 1)
-
-
-def _group_means(values: Float64, group_id: Int32) -> Float64:
-    _, group = np.unique(group_id, return_inverse=True)
-    return np.bincount(group, weights=values) / np.bincount(group)
+def _votes(values: Float64, unit: Int32) -> Float64:
+    _, unit = np.unique(unit, return_inverse=True)
+    return np.bincount(unit, weights=values) / np.bincount(unit)
 
 
 def _note(low: float, high: float, num_positives: int) -> str:
     reading = "below chance" if high < 0.5 else "above chance" if low > 0.5 else "at chance"
     if num_positives < FEW_POSITIVES:
-        reading += f"; too few canaries to be sure ({num_positives}, should be {FEW_POSITIVES} or more)"
+        reading += f"; too few to be sure ({num_positives}, should be {FEW_POSITIVES} or more)"
     return reading

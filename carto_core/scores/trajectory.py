@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from carto_core.types import Float32, Float64, Int32
 
 RISE = 1.05
+LEARNT_FOR = 3
+SKIP_RATIO = 2.0
+SKIP_DECAY = 0.8
 _TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -26,7 +29,7 @@ def difficulty(losses: Float32, *, burn_in: int) -> Float32:
     return _mean(losses[:burn_in].astype(np.float64)).astype(np.float32)
 
 
-def memorization(losses: Float32, *, eps: Float64) -> Float32:
+def memorization(losses: Float32, *, eps: Float64, hysteresis: float = 0.0) -> Float32:
     """Return the share of transitions that are forget events, the paper's literal score (GenDataCarto).
 
     A forget event goes from strictly below the threshold to strictly above it between two consecutive observed
@@ -35,6 +38,9 @@ def memorization(losses: Float32, *, eps: Float64) -> Float32:
     Args:
         losses: see the module.
         eps: float64[S], the threshold at each snapshot; the same number throughout unless each has its own.
+        hysteresis: half width in nats of a dead band around the threshold (ours; 0 is the paper's definition): a sample
+            counts as learnt below `eps - hysteresis`, as forgotten above `eps + hysteresis`, and in between as before, so
+            that a loss that trembles at the threshold makes no events.
 
     Returns:
         float32[n] in [0, 1]: events / (observed points - 1); fewer than two observed points give NaN.
@@ -42,9 +48,57 @@ def memorization(losses: Float32, *, eps: Float64) -> Float32:
     below = np.zeros(losses.shape[1], bool)
     events = np.zeros(losses.shape[1])
     for row, threshold in zip(losses.astype(np.float64), eps, strict=True):
-        events += below & (row > threshold)
-        below = np.where(np.isnan(row), below, row < threshold)
+        events += below & (row > threshold + hysteresis)
+        undecided = np.isnan(row) | ((np.abs(row - threshold) <= hysteresis) & (hysteresis > 0))
+        below = np.where(undecided, below, row < threshold)
     return _per_transition(events, losses)
+
+
+def cumulative_loss(losses: Float32) -> Float32:
+    """Return the mean of all observed losses: cumulative sample loss per snapshot (CSL, openreview KZlQEoEtiu)."""
+    return _mean(losses.astype(np.float64)).astype(np.float32)
+
+
+def learning_time(losses: Float32, *, eps: Float64) -> Float32:
+    """Return the first snapshot, counted from 1, that ends a streak of 3 observed losses strictly below the threshold.
+
+    First-time k-epoch learning (FkL, Late Stopping, ICCV 2023) with k = 3 and `loss < eps` for "correct". Never learnt
+    is censored at S, the number of snapshots; fewer than 3 observed losses give NaN.
+
+    Args:
+        losses: see the module.
+        eps: float64[S], the threshold at each snapshot.
+    """
+    streak = np.zeros(losses.shape[1], int)
+    time = np.full(losses.shape[1], float(len(losses)))
+    learnt = np.zeros(losses.shape[1], bool)
+    for number, (row, threshold) in enumerate(zip(losses.astype(np.float64), eps, strict=True), start=1):
+        streak = np.where(np.isnan(row), streak, np.where(row < threshold, streak + 1, 0))
+        new = ~learnt & (streak >= LEARNT_FOR)
+        time[new], learnt = number, learnt | new
+    return np.where(_num_observed(losses) >= LEARNT_FOR, time, np.nan).astype(np.float32)
+
+
+def skip_count(losses: Float32, *, mean_losses: Float64) -> Float32:
+    """Return the share of observed points at which AGC would have skipped the sample (IET-AGC, arXiv 2407.15328).
+
+    Skipped means `2 l < a` with `a <- 0.8 a + 0.2 mean loss` running over the snapshots, begun at the first mean. The
+    authors keep one running mean per diffusion timestep; a language model has no timestep, so there is one.
+
+    Args:
+        losses: see the module.
+        mean_losses: float64[S], mean over all samples observed at each snapshot; see `mean_losses`.
+
+    Returns:
+        float32[n] in [0, 1]; nothing observed gives NaN.
+    """
+    skipped = np.zeros(losses.shape[1])
+    running = math.nan
+    for row, mean in zip(losses.astype(np.float64), mean_losses, strict=True):
+        running = mean if math.isnan(running) else running if math.isnan(mean) else _blend(running, mean)
+        skipped += row * SKIP_RATIO < running
+    seen = _num_observed(losses)
+    return np.where(seen > 0, skipped / np.maximum(seen, 1), np.nan).astype(np.float32)
 
 
 def consolidation(losses: Float32, *, burn_in: int) -> Float32:
@@ -104,6 +158,13 @@ def group_size(group_id: Int32) -> Float32:
     return sizes[group].astype(np.float32)
 
 
+def mean_losses(losses: Float32) -> Float64:
+    """Return float64[S]: the mean over the samples observed at each snapshot; NaN where there are none."""
+    return np.array(
+        [np.mean(row[~np.isnan(row)], dtype=np.float64) if (~np.isnan(row)).any() else np.nan for row in losses]
+    )
+
+
 def threshold(losses: Float32, *, mode: str, eps: float) -> Float64:
     """Return the forget threshold at each snapshot, in nats.
 
@@ -124,6 +185,10 @@ def threshold(losses: Float32, *, mode: str, eps: float) -> Float64:
 def burn_in_length(share: float, num_snapshots: int) -> int:
     """Return ceil(share * num_snapshots), at least 1; a product like 7.000000000000001 counts as 7."""
     return max(1, math.ceil(round(share * num_snapshots, 9)))
+
+
+def _blend(running: float, mean: float) -> float:
+    return SKIP_DECAY * running + (1 - SKIP_DECAY) * mean
 
 
 def _num_observed(losses: NDArray[np.floating]) -> NDArray[np.intp]:

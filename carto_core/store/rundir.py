@@ -70,6 +70,11 @@ class RunDir:
         return self.path / "audits"
 
     @property
+    def probes(self) -> Path:
+        """Columns that took extra passes or models, one Parquet file a probe; and what they were made of."""
+        return self.path / "probes"
+
+    @property
     def plans(self) -> Path:
         """One directory per plan, named by its hash."""
         return self.path / "plans"

@@ -6,7 +6,10 @@ caller has kept, so that a page need not load it at every click.
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +18,16 @@ import pyarrow as pa
 
 from carto_core import interventions, quadrants
 from carto_core.config import ScoreConfig
-from carto_core.errors import RunCorrupt, SelectionError, UnknownNameError
+from carto_core.errors import RunCorrupt, RunNotSealed, SelectionError, UnknownNameError
 from carto_core.export import export_corpus, export_list, read_plan, write_plan
 from carto_core.preview.arms import Arm, Equal, arms_of
 from carto_core.quadrants import Cuts
-from carto_core.scores import SCORES, ScoreTable, compute_scores
-from carto_core.scores.quality import Quality, canary_quality
+from carto_core.scores import SCORES, ScoreInputs, ScoreTable, compute_scores
+from carto_core.scores.labels import LABELS, TRUTHS, known_labels
+from carto_core.scores.quality import Quality, qualities
+from carto_core.scores.recommendation import LITERAL, Recommendation, recommend
 from carto_core.selection import Rule, resolve
+from carto_core.store.probes import read_probes
 from carto_core.store.reader import Run
 from carto_core.store.rundir import update_manifest, write_json
 from carto_core.store.sealed import replace_scores
@@ -35,8 +41,19 @@ def load_table(run: Run) -> SampleTable:
         RunNotSealed: the run is still being written, or has no scores yet.
     """
     scores = run.scores()
+    meta = run.meta()
+    # A run that was scored before a score was invented has no column of it.
+    known = {name: scores[name].to_numpy(np.float32, na_value=np.nan) for name in SCORES if name in scores}
+    cuts = Cuts(
+        str(meta["quadrant_x"]), str(meta["quadrant_y"]), float(meta["tau_d"] or "nan"), float(meta["tau_m"] or "nan")
+    )
+    return _table(run, known, cuts)
+
+
+def _table(run: Run, scores: dict[str, Float32], cuts: Cuts) -> SampleTable:
     samples = run.samples("sample_id, key, source, group_id, num_tokens, canary_id")
     meta = run.meta()
+    probes = read_probes(run.files, num_samples=len(samples))
     return SampleTable(
         run_id=run.run_id,
         corpus_sha256=str(meta["corpus_sha256"]),
@@ -46,11 +63,12 @@ def load_table(run: Run) -> SampleTable:
         group_id=samples["group_id"].to_numpy(np.int32),
         num_tokens=samples["num_tokens"].to_numpy(np.int32),
         canary_id=samples["canary_id"].to_numpy(np.float64, na_value=np.nan),
-        scores={name: scores[name].to_numpy(np.float32, na_value=np.nan) for name in SCORES},
-        x=str(meta["quadrant_x"]),
-        y=str(meta["quadrant_y"]),
-        tau_x=float(meta["tau_d"] or "nan"),
-        tau_y=float(meta["tau_m"] or "nan"),
+        scores=scores,
+        x=cuts.x,
+        y=cuts.y,
+        tau_x=cuts.tau_x,
+        tau_y=cuts.tau_y,
+        truth={name: probes[name] for name in TRUTHS if name in probes},
     )
 
 
@@ -74,38 +92,96 @@ def score(run: Run, config: ScoreConfig) -> dict[str, Any]:
     """
     run.require_sealed()
     for name in (config.x, config.y):
-        if name not in SCORES:
+        if name is not None and name not in SCORES:
             raise UnknownNameError.of("score", name, SCORES)
     kind, losses = _losses_to_score(run)
-    group_id = run.samples("sample_id, group_id")["group_id"].to_numpy(np.int32)
-    table = compute_scores(losses, group_id, config)
-    x, y = table.scores[config.x], table.scores[config.y]
-    toward = SCORES[config.y].memorized_when
-    tau_x, tau_y = quadrants.cut_values(x, y, cut_x=config.cut_x, cut_y=config.cut_y, y_memorized_when=toward)
-    labels = quadrants.assign(x, y, tau_x=tau_x, tau_y=tau_y, memorized_when=toward)
-    meta = _score_meta(config, table, kind=kind, tau_x=tau_x, tau_y=tau_y)
-    replace_scores(run.files, _scores_table(table.scores, labels), meta)
+    computed = compute_scores(_inputs(run, losses), config)
+    unknown = Cuts(config.x, LITERAL, math.nan, math.nan)
+    recommendation = recommended(run, table=_table(run, computed.scores, unknown))
+    cuts = Cuts.at_percentiles(
+        computed.scores, x=config.x, y=config.y or recommendation.score, cut_x=config.cut_x, cut_y=config.cut_y
+    )
+    labels = cuts.assign(computed.scores)
+    meta = _score_meta(config, computed, kind=kind, cuts=cuts)
+    replace_scores(run.files, _scores_table(computed.scores, labels), meta)
     update_manifest(run.files, scores=config.to_dict())
+    x, y = SCORES[cuts.x], SCORES[cuts.y]
     return {
         "run": run.run_id,
         "num_samples": len(labels),
         "num_snapshots": len(losses),
         **meta,
-        "burn_in": table.burn_in,
-        "eps": table.eps,
-        "tau_d": tau_x,
-        "tau_m": tau_y,
+        "burn_in": computed.burn_in,
+        "eps": computed.eps,
+        "tau_d": cuts.tau_x,
+        "tau_m": cuts.tau_y,
         "quadrants": quadrants.counts(labels),
+        "recommended": dataclasses.asdict(recommendation),
         "notes": [
-            quadrants.describe_cut(x, tau_x, title=SCORES[config.x].title),
-            quadrants.describe_cut(y, tau_y, title=SCORES[config.y].title, memorized_when=toward),
+            quadrants.describe_cut(computed.scores[x.name], cuts.tau_x, title=x.title),
+            quadrants.describe_cut(computed.scores[y.name], cuts.tau_y, title=y.title, memorized_when=y.memorized_when),
         ],
     }
 
 
-def quality(run: Run, role: str = "calibration", *, table: SampleTable | None = None) -> dict[str, Quality]:
-    """Return how well each score finds the run's inserted canaries of one role; see `canary_quality`."""
-    return canary_quality(table or load_table(run), run.canaries(), role)
+def _inputs(run: Run, losses: Float32) -> ScoreInputs:
+    samples = run.samples("sample_id, text, group_id, num_tokens")
+    compressed = [len(zlib.compress(text.encode("utf-8", "surrogatepass"))) for text in samples["text"]]
+    return ScoreInputs(
+        losses=losses,
+        group_id=samples["group_id"].to_numpy(np.int32),
+        num_tokens=samples["num_tokens"].to_numpy(np.int32),
+        zlib_bytes=np.array(compressed, np.int32),
+        probes=read_probes(run.files, num_samples=len(samples)),
+    )
+
+
+def recommended(run: Run, *, table: SampleTable | None = None) -> Recommendation:
+    """Return the memorization axis that this run's calibration half speaks for; see `recommendation.recommend`.
+
+    Judged by what a twin model gives back where one was trained, else by what was inserted.
+    """
+    table = table or load_table(run)
+    canaries = run.canaries()
+    label = default_label(table)
+    return recommend(
+        label, lambda wanted, part: qualities(table, canaries, label=wanted, role="calibration", part=part)
+    )
+
+
+def default_label(table: SampleTable) -> str:
+    """Return the strongest truth that the run has: what a twin gives back, else what was inserted."""
+    return "extracted" if "extracted" in known_labels(table) else "inserted"
+
+
+def quality(
+    run: Run,
+    role: str = "calibration",
+    *,
+    label: str | None = None,
+    part: str = "all",
+    table: SampleTable | None = None,
+) -> dict[str, Quality]:
+    """Return how well each score finds what is memorized; see `labels.sides`.
+
+    Args:
+        run: a scored run.
+        role: half of the canaries.
+        label: key in `LABELS`; None takes `default_label`.
+        part: of the positives; see `labels.slice_names`.
+        table: of the run, where the caller has it.
+
+    Raises:
+        UnknownNameError: the label is unknown.
+        RunNotSealed: its truth needs a twin that was not trained.
+    """
+    table = table or load_table(run)
+    label = label or default_label(table)
+    if label not in LABELS:
+        raise UnknownNameError.of("label", label, LABELS)
+    if label not in known_labels(table):
+        raise RunNotSealed(f"label {label!r} needs a twin model; run: python -m carto_core probe {run.run_id} twin")
+    return qualities(table, run.canaries(), label=label, role=role, part=part)
 
 
 def search(run: Run, phrase: str) -> Int32:
@@ -264,9 +340,7 @@ def _losses_to_score(run: Run) -> tuple[SnapshotKind, Float32]:
     raise RunCorrupt(f"run {run.run_id} holds no snapshot, so there is nothing to score; train it again")
 
 
-def _score_meta(
-    config: ScoreConfig, table: ScoreTable, *, kind: SnapshotKind, tau_x: float, tau_y: float
-) -> dict[str, str | None]:
+def _score_meta(config: ScoreConfig, table: ScoreTable, *, kind: SnapshotKind, cuts: Cuts) -> dict[str, str | None]:
     """Return the rows of `meta`; a float is printed so that it parses back exactly."""
     return {
         "score_kind": kind,
@@ -274,10 +348,11 @@ def _score_meta(
         "eps_mode": config.eps_mode,
         "eps_quantile": None if config.eps_mode == "absolute" else repr(float(config.eps)),
         "eps": None if table.eps is None else repr(table.eps),
-        "quadrant_x": config.x,
-        "quadrant_y": config.y,
-        "tau_d": repr(tau_x),
-        "tau_m": repr(tau_y),
+        "hysteresis": repr(config.hysteresis),
+        "quadrant_x": cuts.x,
+        "quadrant_y": cuts.y,
+        "tau_d": repr(cuts.tau_x),
+        "tau_m": repr(cuts.tau_y),
     }
 
 

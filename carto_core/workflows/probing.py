@@ -1,0 +1,91 @@
+"""The verb `probe`: run the passes and train the models that some scores and truths need, and score the run anew."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from carto_core.errors import ConfigError, UnknownNameError
+from carto_core.probes import DEFAULT_MODELS, PROBES
+from carto_core.probes.probing import Probing
+from carto_core.store.folds import read_folds, split_half_reliability
+from carto_core.store.probes import write_probe
+from carto_core.store.reader import Run
+from carto_core.store.rundir import write_json
+from carto_core.workflows import light
+from carto_core.workflows.progress import ProgressFile, device_slot, stoppable
+
+MORE_MODELS = 4
+MAX_MODELS = 64
+
+
+def probe_run(
+    run: Run, names: Sequence[str] = (), *, models: int = DEFAULT_MODELS, reliability: float | None = None
+) -> dict[str, Any]:
+    """Run probes of a sealed run, write their columns and score the run anew.
+
+    Args:
+        run: a sealed run.
+        names: which probes; none means all.
+        models: how many fold models, an even number of 4 or more.
+        reliability: train more fold models, 4 at a time and at most 64, until the counterfactual memorization reaches
+            this split-half reliability; None trains `models`.
+
+    Returns:
+        `run`, `probes` (columns by probe), `folds` (models, reliability, ceiling; where folds were run), `recommended`.
+
+    Raises:
+        UnknownNameError: a name is not in `PROBES`.
+        ConfigError: `models` is odd or too small.
+        RunNotSealed: training is not over.
+        Cancelled: stopped; models that were finished are kept.
+    """
+    for name in names:
+        if name not in PROBES:
+            raise UnknownNameError.of("probe", name, PROBES)
+    if models < 4 or models % 2:
+        raise ConfigError(f"--models must be an even number of 4 or more, got {models}: they come in pairs")
+    run.require_sealed()
+    done: dict[str, Any] = {"run": run.run_id, "probes": {}}
+    progress = ProgressFile(run.files.probes / "progress.jsonl")
+    with stoppable(), device_slot(run.files.path.parent, progress):
+        for name in names or list(PROBES):
+            columns = _fill(run, name, Probing(run, models, progress))
+            if name == "folds":
+                done["folds"] = _fold_facts(run, models)
+                while reliability and _falls_short(done["folds"], reliability) and models < MAX_MODELS:
+                    models += MORE_MODELS
+                    columns = _fill(run, name, Probing(run, models, progress))
+                    done["folds"] = _fold_facts(run, models)
+            done["probes"][name] = columns
+        done["recommended"] = light.score(run, light.score_config(run))["recommended"]
+        progress("complete", 1, 1)
+    return done
+
+
+def _fill(run: Run, name: str, probing: Probing) -> list[str]:
+    module, function = PROBES[name].function.split(":")
+    columns = getattr(importlib.import_module(module), function)(probing)
+    write_probe(run.files, name, columns)
+    return list(columns)
+
+
+def _fold_facts(run: Run, models: int) -> dict[str, Any]:
+    """Write and return how many models there are, and how reliable the counterfactual memorization is."""
+    from carto_core.probes.folds import judging  # reaches torch, which this process has loaded by now
+
+    folds = read_folds(run.files)
+    assert folds is not None
+    found = dataclasses.asdict(split_half_reliability(judging(folds), seed=run.manifest["seed"]))
+    known = {name: None if math.isnan(value) else value for name, value in found.items()}
+    facts = {"models": models, "judging": len(judging(folds)), **known}
+    write_json(run.files.probes / "folds.json", facts)
+    return facts
+
+
+def _falls_short(facts: dict[str, Any], wanted: float) -> bool:
+    """Return whether the truth, made of all judging models, repeats less well than wanted (or cannot be said)."""
+    return facts["corrected"] is None or facts["corrected"] < wanted
