@@ -26,6 +26,8 @@ from carto_core.config import (
     RunConfig,
     ScoreConfig,
 )
+from carto_core.corpus.catalog import CATALOG, corpus_file
+from carto_core.corpus.fetching import fetch_corpus
 from carto_core.errors import Cancelled, CartoError, ConfigError
 from carto_core.export import EXPORTS
 from carto_core.interventions import DEFAULT_ALPHA, DEFAULT_GAMMA
@@ -93,7 +95,10 @@ def cli() -> None:
 
 @cli.command()
 @click.option(
-    "--corpus", default=None, metavar="demo|PATH", help="`demo`, a file or a folder of JSONL, Parquet, CSV, text."
+    "--corpus",
+    default=None,
+    metavar="NAME|PATH",
+    help=f"A named corpus ({', '.join(CATALOG)}), or a file or a folder of JSONL, Parquet, CSV, text.",
 )
 @click.option("--text-column", default="text", show_default=True)
 @click.option("--key-column", default=None, help="Your own unique ids (default: `key`, else FILE/ROW).")
@@ -101,6 +106,7 @@ def cli() -> None:
     "--split", type=click.Choice(["line", "paragraph"]), default="line", show_default=True, help="For text files."
 )
 @click.option("--validation", type=float, default=0.1, show_default=True, help="Share held out.")
+@click.option("--max-chars", type=int, default=None, help="Use about so many characters, in whole duplicate groups.")
 @click.option("--vocab-size", type=int, default=512, show_default=True, help="Size of the BPE vocabulary.")
 @click.option("--task", type=click.Choice(list(TASKS)), default="lstm", show_default=True)
 @click.option("--epochs", type=float, default=20, show_default=True)
@@ -126,7 +132,7 @@ def train(*, as_json: bool, out: Path, resume: bool, **options: Any) -> None:
     from carto_core.workflows.training import resume_run, train_run
 
     if options["corpus"] is None and not resume:
-        raise ConfigError("train needs --corpus: `demo`, a file or a folder")
+        raise ConfigError("train needs --corpus: a named corpus such as `demo`, a file or a folder")
     result = resume_run(out) if resume else train_run(_run_config(**options), out)
     _show(result, f"{result['status']}: {result['run']} ({result['num_samples']:,} samples)", as_json=as_json)
 
@@ -138,6 +144,7 @@ def _run_config(
     key_column: str | None,
     split: Any,
     validation: float,
+    max_chars: int | None,
     vocab_size: int,
     task: str,
     canaries: str,
@@ -147,11 +154,12 @@ def _run_config(
 ) -> RunConfig:
     return RunConfig(
         corpus=CorpusConfig(
-            path=corpus if corpus == "demo" else str(Path(corpus).absolute()),
+            path=corpus if corpus in CATALOG else str(Path(corpus).absolute()),
             text_column=text_column,
             key_column=key_column,
             split=split,
             validation=validation,
+            max_chars=max_chars,
             vocab_size=vocab_size,
         ),
         canaries=CanaryConfig(
@@ -169,6 +177,32 @@ def _whole(text: str, flag: str) -> int:
         return int(text)
     except ValueError:
         raise ConfigError(f"{flag}: {text!r} is not a whole number") from None
+
+
+@cli.command()
+@click.argument("name", required=False, metavar="[NAME]")
+@click.option("--out", default=None, type=click.Path(path_type=Path), help="Folder (default: data/corpora).")
+@json_option
+def corpus(*, name: str | None, out: Path | None, as_json: bool) -> None:
+    """Fetch and prepare a named corpus, once; without a NAME, list them."""
+    if name is None:
+        rows = [
+            {
+                "name": known,
+                "title": entry.title,
+                "licence": entry.licence,
+                "path": str(corpus_file(known, out)),
+                "sha256": entry.sha256,
+                "fetched": corpus_file(known, out).is_file(),
+            }
+            for known, entry in CATALOG.items()
+        ]
+        lines = [f"{r['name']:6}{'here' if r['fetched'] else '-':6}{r['title']}; licence: {r['licence']}" for r in rows]
+        _show({"corpora": rows}, "\n".join(lines), as_json=as_json)
+        return
+    fetched = fetch_corpus(name, out)
+    line = f"{fetched.path}: {fetched.num_samples:,} samples, {fetched.num_characters:,} characters, SHA-256 {fetched.sha256}"
+    _show({"name": name} | fetched.to_dict(), "\n".join([line, *fetched.notes]), as_json=as_json)
 
 
 @cli.command()

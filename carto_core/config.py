@@ -44,12 +44,14 @@ class CorpusConfig(_Config):
     """Where samples come from, and how the text becomes training and validation tokens.
 
     Attributes:
-        path: a file (or a folder of files) of JSONL, Parquet, CSV or text; `demo` is the bundled corpus.
+        path: a file (or a folder of files) of JSONL, Parquet, CSV or text, or a named corpus (`demo` is bundled).
         text_column: column that holds the text.
         key_column: column with the user's own unique ids; None takes `key` where there is one, else `{file}/{row}`.
         split: how a plain text file is cut into samples.
         validation: share of the samples held out, duplicate groups kept whole, in (0, 1).
         vocab_size: size of the BPE vocabulary to train.
+        max_chars: about how many characters to use, in whole duplicate groups drawn at random; None takes all.
+        cap_seed: of that draw; its own, so that runs of other seeds keep the same corpus.
     """
 
     path: str
@@ -58,11 +60,15 @@ class CorpusConfig(_Config):
     split: Literal["line", "paragraph"] = "line"
     validation: float = 0.1
     vocab_size: int = 512
+    max_chars: int | None = None
+    cap_seed: int = 0
 
     def __post_init__(self) -> None:
         _require(0 < self.validation < 1, f"--validation must lie between 0 and 1, got {self.validation}")
         _require(self.vocab_size >= 300, f"vocab_size must be at least 300 (256 bytes and some), got {self.vocab_size}")
         _require(self.split in ("line", "paragraph"), f"--split must be line or paragraph, got {self.split!r}")
+        _require(self.max_chars is None or self.max_chars >= 1, f"--max-chars must be 1 or more, got {self.max_chars}")
+        _require(self.cap_seed >= 0, f"cap_seed must be 0 or more, got {self.cap_seed}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -201,3 +201,21 @@ def test_a_run_of_during_losses_alone_without_canaries_is_scored_and_resumed_as_
     code, _, err = carto(capsys, "train", "--out", tmp_path / "new")
     assert code == 2
     assert "needs --corpus" in err
+
+
+def test_corpus_lists_what_there_is_and_says_where_the_bundled_one_lies(capsys, tmp_path):
+    code, out, _ = carto(capsys, "corpus", "--out", tmp_path, "--json")
+    listed = {row["name"]: row for row in json.loads(out)["corpora"]}
+    assert code == 0
+    assert list(listed) == ["demo", "sotu", "mail", "man"]
+    assert listed["demo"]["fetched"]
+    assert not listed["sotu"]["fetched"]
+    assert listed["sotu"]["path"] == str(tmp_path / "sotu.jsonl")
+
+    code, out, _ = carto(capsys, "corpus", "demo", "--json")
+    assert json.loads(out)["path"].endswith("data/demo/demo-mix.jsonl")
+    assert json.loads(out)["notes"] == []
+
+    code, out, _ = carto(capsys, "corpus", "enron", "--json")
+    assert code == 2
+    assert json.loads(out)["error"] == "UnknownNameError"

@@ -62,7 +62,7 @@ class PreparedCorpus:
         canaries: inserted ones and controls.
         words: what random words are drawn from; empty without canaries.
         tokenizer: frozen.
-        sha256: the corpus's fingerprint before planting.
+        sha256: the corpus's fingerprint after the cap and before planting.
     """
 
     rows: list[Row]
@@ -122,7 +122,7 @@ class PreparedCorpus:
 
 
 def prepare(corpus: CorpusConfig, canaries: CanaryConfig, *, seed: int) -> PreparedCorpus:
-    """Read, group, split, train the tokenizer, draw canaries and plant them: all from one seed.
+    """Read, cap, group, split, train the tokenizer, draw canaries and plant them: all but the cap from one seed.
 
     The tokenizer sees one copy of each distinct training text and no canary.
 
@@ -130,6 +130,8 @@ def prepare(corpus: CorpusConfig, canaries: CanaryConfig, *, seed: int) -> Prepa
         CorpusError: see `read_corpus`, `split_validation`, `draw_canaries`.
     """
     rows = read_corpus(corpus)
+    if corpus.max_chars is not None:
+        rows = capped(rows, max_chars=corpus.max_chars, seed=corpus.cap_seed)
     groups = duplicate_groups([row.text for row in rows])
     held_out = split_validation(groups, share=corpus.validation, seed=seed)
     train = [row for row, held in zip(rows, held_out, strict=True) if not held]
@@ -154,3 +156,22 @@ def prepare(corpus: CorpusConfig, canaries: CanaryConfig, *, seed: int) -> Prepa
         tokenizer=tokenizer,
         sha256=corpus_sha256(rows),
     )
+
+
+def capped(rows: list[Row], *, max_chars: int, seed: int) -> list[Row]:
+    """Return rows of about `max_chars` characters: whole exact-duplicate groups, drawn in seeded random order.
+
+    Every group is as likely to be drawn, whatever its size, and comes with all its copies, so that the capped corpus
+    repeats itself as the whole one does. The group that passes the cap is kept if that comes nearer to it; at least one
+    group is kept. Rows stay in their order.
+    """
+    groups = duplicate_groups([row.text for row in rows])
+    size = np.bincount(groups, weights=[len(row.text) for row in rows])
+    order = np.random.default_rng([seed, 5]).permutation(len(size))
+    reached = np.cumsum(size[order])
+    count = int(np.searchsorted(reached, max_chars, side="right"))
+    if count < len(order):
+        before = reached[count - 1] if count else 0
+        count += int(count == 0 or reached[count] - max_chars < max_chars - before)
+    kept = np.isin(groups, order[:count])
+    return [row for row, keep in zip(rows, kept, strict=True) if keep]

@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from carto_core.config import CorpusConfig
+from carto_core.corpus.catalog import CATALOG, prepared_file
 from carto_core.errors import CorpusError
 
-DEMO_CORPUS = Path(__file__).parents[2] / "data" / "demo" / "demo-mix.jsonl"
 TEXT_SUFFIXES = (".txt", ".text", ".md")
 
 
@@ -46,10 +46,10 @@ def read_corpus(config: CorpusConfig) -> list[Row]:
     """Return all rows of the corpus, in the order of its files.
 
     Args:
-        config: `path` is a file, a folder of files (read in order of name), or `demo`.
+        config: `path` is a file, a folder of files (read in order of name), or a name in `CATALOG`.
 
     Raises:
-        CorpusError: the path or a column is missing, a line cannot be parsed, a text is not a string, keys repeat,
+        CorpusError: the path or a column is missing, a named corpus is not fetched, a line cannot be parsed, a text is not a string, keys repeat,
             or no row holds text.
     """
     rows = [row for path in _files_of(config.path) for row in _read_file(path, config)]
@@ -68,8 +68,8 @@ def corpus_sha256(rows: list[Row]) -> str:
 
 
 def _files_of(path: str) -> list[Path]:
-    if path == "demo":
-        return [DEMO_CORPUS]
+    if path in CATALOG:
+        return [prepared_file(path)]
     root = Path(path)
     if root.is_dir():
         files = sorted(p for p in root.iterdir() if p.suffix.lower() in _READERS)

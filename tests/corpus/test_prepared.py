@@ -5,9 +5,10 @@ import pytest
 
 from carto_core.config import CANARY_KINDS, CanaryConfig, CorpusConfig
 from carto_core.corpus.identity import duplicate_groups, split_validation
-from carto_core.corpus.prepared import prepare
+from carto_core.corpus.prepared import capped, prepare
+from carto_core.corpus.reading import Row, corpus_sha256
 from carto_core.corpus.tokenizer import BPE
-from carto_core.errors import CorpusError
+from carto_core.errors import ConfigError, CorpusError
 from tests.texts import sentences, write_jsonl
 
 
@@ -152,3 +153,57 @@ def test_pieces_join_to_the_text_and_tokens_decode_to_it(prepared, text):
     assert "".join(prepared.tokenizer.pieces(text)) == text
     assert len(prepared.tokenizer.pieces(text)) == len(ids)
     assert prepared.tokenizer.decode(ids) == text
+
+
+def rows_of(texts):
+    return [Row(key=f"k{i}", text=text, source="s", meta={}) for i, text in enumerate(texts)]
+
+
+def test_a_cap_keeps_groups_whole_rows_in_order_and_comes_as_near_as_a_group_allows():
+    texts = [f"{i:04d}" for i in range(200)] * 2 + [f"once {i:05d}" for i in range(300)]
+    rows = rows_of(texts)
+
+    kept = capped(rows, max_chars=1000, seed=0)
+
+    assert [r.key for r in kept] == [r.key for r in rows if r in kept]
+    counts = Counter(r.text for r in kept)
+    assert all(count == (2 if len(text) == 4 else 1) for text, count in counts.items())
+    assert abs(sum(len(r.text) for r in kept) - 1000) <= 5, "half the largest group"
+    repeated = np.mean([len(r.text) == 4 for r in kept])
+    assert 0.4 < repeated < 0.75, "4/7 of the whole are copies, and so about are the capped"
+
+
+def test_a_cap_is_the_same_for_the_same_seed_and_grows_with_the_cap():
+    rows = rows_of([f"text number {i:04d}" for i in range(500)])
+
+    small, again, other, large = (
+        {r.key for r in capped(rows, max_chars=n, seed=seed)}
+        for n, seed in ((1600, 0), (1600, 0), (1600, 1), (3200, 0))
+    )
+
+    assert small == again != other
+    assert (len(small), len(large)) == (100, 200)
+    assert small < large
+
+
+@pytest.mark.parametrize(("max_chars", "kept"), [(1, 1), (7, 1), (8, 2), (10, 2), (20, 4), (10**9, 4)])
+def test_the_group_that_passes_the_cap_stays_if_that_is_nearer(max_chars, kept):
+    assert len(capped(rows_of(["aaaaa", "bbbbb", "ccccc", "ddddd"]), max_chars=max_chars, seed=0)) == kept
+
+
+def test_runs_of_other_seeds_keep_the_same_capped_corpus_and_fingerprint(tmp_path):
+    texts = sentences(200)
+    path = write_jsonl(tmp_path / "a.jsonl", texts)
+    config = CorpusConfig(path=str(path), vocab_size=300, max_chars=5000)
+
+    first, second = (prepare(config, CanaryConfig(num_inserted=0), seed=seed) for seed in (1, 2))
+
+    all_keys = [{r.key for r in p.rows} | {r.key for r in p.validation} for p in (first, second)]
+    assert all_keys[0] == all_keys[1]
+    assert first.sha256 == second.sha256 == corpus_sha256([*first.rows, *first.validation])
+    assert abs(sum(len(r.text) for r in [*first.rows, *first.validation]) - 5000) < 50
+
+
+def test_a_cap_below_one_character_is_refused():
+    with pytest.raises(ConfigError, match="--max-chars must be 1 or more"):
+        CorpusConfig(path="demo", max_chars=0)
