@@ -31,6 +31,7 @@ from carto_core.corpus.fetching import fetch_corpus
 from carto_core.errors import Cancelled, CartoError, ConfigError
 from carto_core.export import EXPORTS
 from carto_core.interventions import DEFAULT_ALPHA, DEFAULT_GAMMA
+from carto_core.probes import DEFAULT_MODELS, PROBES
 from carto_core.quadrants import QUADRANTS, Cuts
 from carto_core.selection import read_polygon_file
 from carto_core.store.reader import Run, open_run
@@ -209,9 +210,10 @@ def corpus(*, name: str | None, out: Path | None, as_json: bool) -> None:
 @_run_command
 @click.option("--eps-mode", type=click.Choice(["absolute", "pooled", "snapshot"]), default=None)
 @click.option("--eps", type=float, default=None, help="Nats in mode absolute, else a quantile.")
+@click.option("--hysteresis", type=float, default=None, help="Half width in nats of a dead band around eps.")
 @click.option("--burn-in", type=float, default=None, help="Share of the snapshots that count as early.")
 @click.option("--x", default=None, help="Score on the map's x axis.")
-@click.option("--y", default=None, help="Score on the memorization axis.")
+@click.option("--y", default=None, help="Score on the memorization axis; `recommended` lets the run choose.")
 @click.option("--cut-x", type=float, default=None, help="Percentile, 0 to 100.")
 @click.option("--cut-y", type=float, default=None, help="Percentile, 0 to 100, towards more memorized.")
 def score(*, run: str, runs_root: str | None, as_json: bool, **changes: Any) -> None:
@@ -220,10 +222,47 @@ def score(*, run: str, runs_root: str | None, as_json: bool, **changes: Any) -> 
     given = {name: value for name, value in changes.items() if value is not None}
     if given.get("eps_mode") == "absolute" and "eps" not in given:
         raise ConfigError("--eps-mode absolute needs --eps in nats")
+    if given.get("y") == "recommended":
+        given["y"] = None
     result = light.score(opened, ScoreConfig.from_dict(light.score_config(opened).to_dict() | given))
-    lines = [f"{name}: {value}" for name, value in result.items() if name not in ("quadrants", "notes")]
+    result["scores"] = light.describe_scores(opened)
+    apart = ("quadrants", "notes", "recommended", "scores")
+    lines = [f"{name}: {value}" for name, value in result.items() if name not in apart]
     lines += result["notes"]
     lines += [f"{QUADRANTS[name].title}: {count:,} samples" for name, count in result["quadrants"].items()]
+    lines += [_score_line(facts) for facts in result["scores"].values()]
+    lines += [f"recommended: {result['recommended']['reason']}"]
+    _show(result, "\n".join(lines), as_json=as_json)
+
+
+def _score_line(facts: Result) -> str:
+    """Return a score's title with its AUC against the run's strongest truth on the calibration half."""
+    found = list(facts["quality"].values())[-1]["calibration"]["all"]
+    auc = found["auc"]
+    said = f"AUC {auc['value']:.2f} [{auc['low']:.2f}, {auc['high']:.2f}], {found['note']}" if auc else found["note"]
+    return f"{facts['title']} ({facts['unit']}): {facts['not_run'] or said}"
+
+
+@cli.command()
+@_run_command
+@click.argument("names", nargs=-1, metavar="[NAME ...]")
+@click.option("--models", type=int, default=DEFAULT_MODELS, show_default=True, help="Fold models, an even number.")
+@click.option(
+    "--reliability",
+    type=float,
+    default=None,
+    help="Train more fold models until this split-half reliability is reached.",
+)
+def probe(*, run: str, runs_root: str | None, as_json: bool, names: tuple[str, ...], **how: Any) -> None:
+    """Run the passes and train the models that some scores and truths need; without a NAME, all of them."""
+    opened = open_run(run, runs_root)
+    minutes = light.probe_minutes(opened, names, models=how["models"])
+    print(f"about {max(minutes, 0.1):.1f} minutes", file=sys.stderr)
+    from carto_core.workflows.probing import probe_run
+
+    result = probe_run(opened, names, **how)
+    lines = [f"{PROBES[name].title}: {', '.join(columns)}" for name, columns in result["probes"].items()]
+    lines += [f"{len(result['probes'])} probes done; recommended: {result['recommended']['reason']}"]
     _show(result, "\n".join(lines), as_json=as_json)
 
 

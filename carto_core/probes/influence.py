@@ -31,7 +31,5 @@ def influence_columns(probing: Probing) -> dict[str, Float32]:
             probing.progress("gradients", ids[-1] + 1, task.num_samples)
         return np.concatenate(found).astype(np.float32)
 
-    rows = observe_training(
-        task, engine, squared_norms, points=CHECKPOINTS, steps=None, progress=probing.progress
-    )
+    rows = observe_training(task, engine, squared_norms, points=CHECKPOINTS, steps=None, progress=probing.progress)
     return {"self_influence": (engine.learning_rate * rows.sum(axis=0, dtype=np.float64)).astype(np.float32)}

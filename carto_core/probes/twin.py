@@ -72,7 +72,10 @@ def _train_twin(run_path: Path, seed: int, path: Path) -> None:
     trained = train(corpus.task(config), dataclasses.replace(config.engine, seed=seed), progress=told)
     subject = Subject(trained.model, trained.device, config, corpus)
     extraction = audit_extraction(subject, searches=False).per_item
-    exposure = {row["canary_id"]: row["exposure"] for row in audit_exposure(subject, num_references=REFERENCES, searches=False).per_item}
+    exposure = {
+        row["canary_id"]: row["exposure"]
+        for row in audit_exposure(subject, num_references=REFERENCES, searches=False).per_item
+    }
     canaries = [
         {name: row[name] for name in ("canary_id", "kind", "role", "repeats", "inserted", "extracted")}
         | {"exposure": exposure[row["canary_id"]]}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -63,10 +63,25 @@ class Quality:
         """Whether there was anything to compare."""
         return not math.isnan(self.auc.value)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dict; what is unknown is None."""
+        return {
+            "auc": _known(self.auc),
+            "average_precision": _known(self.average_precision),
+            "recall": {f"{budget:g}": _known(estimate) for budget, estimate in self.recall.items()},
+            "num_positives": self.num_positives,
+            "num_negatives": self.num_negatives,
+            "note": self.note,
+        }
+
     @property
     def is_enough(self) -> bool:
         """Whether there are enough positives to go by."""
         return self.num_positives >= FEW_POSITIVES
+
+
+def _known(estimate: Estimate) -> dict[str, float] | None:
+    return None if math.isnan(estimate.value) else estimate._asdict()
 
 
 def qualities(

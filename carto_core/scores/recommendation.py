@@ -44,7 +44,9 @@ def recommend(label: str, quality_of: Callable[[str, str], Mapping[str, Quality]
     """
     overall = {n: q.auc.value for n, q in quality_of(label, "all").items() if q.is_known and not SCORES[n].is_baseline}
     if not overall:
-        return Recommendation(LITERAL, "No inserted canaries to judge scores by, so the paper's own is shown.", beats_baselines=False)
+        return Recommendation(
+            LITERAL, "No inserted canaries to judge scores by, so the paper's own is shown.", beats_baselines=False
+        )
     hard = {part: quality_of("inserted", part) for part in HARD_PARTS}
     better = [name for name in overall if all(_beats_baselines(name, quality) for quality in hard.values())]
     best = max(better or overall, key=overall.__getitem__)

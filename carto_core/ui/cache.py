@@ -11,6 +11,7 @@ import streamlit as st
 
 from carto_core.quadrants import Cuts
 from carto_core.scores.quality import Quality
+from carto_core.scores.recommendation import Recommendation
 from carto_core.store.reader import Run, meta_of, open_run
 from carto_core.types import Float32, SampleTable
 from carto_core.workflows import light
@@ -26,6 +27,11 @@ def table_of(run: Run) -> SampleTable:
 def quality_of(run: Run, role: str) -> dict[str, Quality]:
     """Return how well each score finds the canaries of a role."""
     return _quality(str(run.files.path), run.version, role)
+
+
+def recommended(run: Run) -> Recommendation:
+    """Return the memorization axis that the calibration half speaks for, and why."""
+    return _recommended(str(run.files.path), run.version)
 
 
 def cuts_of(run: Run, *, x: str, y: str, cut_x: float, cut_y: float) -> Cuts:
@@ -71,6 +77,11 @@ def _table(path: str, version: tuple[int, int]) -> SampleTable:
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _quality(path: str, version: tuple[int, int], role: str) -> dict[str, Quality]:
     return light.quality(open_run(path), role, table=_table(path, version))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _recommended(path: str, version: tuple[int, int]) -> Recommendation:
+    return light.recommended(open_run(path), table=_table(path, version))
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

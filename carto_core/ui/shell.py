@@ -81,11 +81,6 @@ def theme() -> Theme:
     return DARK if st.context.theme.type == "dark" else LIGHT
 
 
-def roles_shown(run: Run) -> tuple[str, ...]:
-    """Return the canary roles that may be looked at: `report` only once the run's manifest says that it was seen."""
-    return ("calibration", "report") if run.manifest.get("report_seen") else ("calibration",)
-
-
 @contextmanager
 def told() -> Iterator[None]:
     """Show a mistake that is the user's to mend as one sentence; let anything else show its traceback."""

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,16 @@ import numpy as np
 import pyarrow as pa
 
 from carto_core import interventions, quadrants
-from carto_core.config import ScoreConfig
+from carto_core.config import RunConfig, ScoreConfig
+from carto_core.engine.side_by_side import num_workers
 from carto_core.errors import RunCorrupt, RunNotSealed, SelectionError, UnknownNameError
 from carto_core.export import export_corpus, export_list, read_plan, write_plan
 from carto_core.preview.arms import Arm, Equal, arms_of
+from carto_core.probes import DEFAULT_MODELS, PROBES
 from carto_core.quadrants import Cuts
 from carto_core.scores import SCORES, ScoreInputs, ScoreTable, compute_scores
-from carto_core.scores.labels import LABELS, TRUTHS, known_labels
+from carto_core.scores.agreement import agreement
+from carto_core.scores.labels import LABELS, TRUTHS, known_labels, slice_names
 from carto_core.scores.quality import Quality, qualities
 from carto_core.scores.recommendation import LITERAL, Recommendation, recommend
 from carto_core.selection import Rule, resolve
@@ -31,7 +35,7 @@ from carto_core.store.probes import read_probes
 from carto_core.store.reader import Run
 from carto_core.store.rundir import update_manifest, write_json
 from carto_core.store.sealed import replace_scores
-from carto_core.types import Float32, Int32, Plan, SampleTable, Selection, SnapshotKind
+from carto_core.types import ROLES, Float32, Int32, Plan, SampleTable, Selection, SnapshotKind
 
 
 def load_table(run: Run) -> SampleTable:
@@ -147,6 +151,56 @@ def recommended(run: Run, *, table: SampleTable | None = None) -> Recommendation
     return recommend(
         label, lambda wanted, part: qualities(table, canaries, label=wanted, role="calibration", part=part)
     )
+
+
+def roles_shown(run: Run) -> tuple[str, ...]:
+    """Return the canary roles that may be looked at: `report` only once the run's manifest says that it was seen."""
+    return ROLES if run.manifest.get("report_seen") else ROLES[:1]
+
+
+def describe_scores(run: Run, *, table: SampleTable | None = None) -> dict[str, Any]:
+    """Return every score with its definition, and its quality against every truth that the run has, JSON-ready.
+
+    By name: `title, unit, higher_means, memorized_when, source, is_baseline`, `not_run` (a sentence, or None), `quality`
+    by label, role (those that may be looked at) and part, and `counterfactual` (rank correlation, where folds were run).
+    """
+    table = table or load_table(run)
+    canaries = run.canaries()
+    found: dict[str, Any] = {name: _definition(run, name) | {"quality": {}} for name in SCORES}
+    for label in known_labels(table):
+        for role in roles_shown(run):
+            for part in slice_names(canaries, label):
+                qualities_of_part = qualities(table, canaries, label=label, role=role, part=part)
+                for name, quality in qualities_of_part.items():
+                    found[name]["quality"].setdefault(label, {}).setdefault(role, {})[part] = quality.to_dict()
+    if "counterfactual" in table.truth:
+        for name, agreed in agreement(table).items():
+            found[name]["counterfactual"] = agreed
+    return found
+
+
+def _definition(run: Run, name: str) -> dict[str, Any]:
+    score = SCORES[name]
+    words = ("title", "unit", "higher_means", "memorized_when", "source", "is_baseline")
+    is_filled = score.probe is None or (run.files.probes / f"{score.probe}.parquet").is_file()
+    command = f"not run; python -m carto_core probe {run.run_id} {score.probe}"
+    return {word: getattr(score, word) for word in words} | {"not_run": None if is_filled else command}
+
+
+def probe_minutes(run: Run, names: Sequence[str], *, models: int = DEFAULT_MODELS) -> float:
+    """Return about how long some probes (none = all) will take, in minutes, from how long the base run took.
+
+    Raises:
+        UnknownNameError: a name is not in `PROBES`.
+    """
+    for name in names:
+        if name not in PROBES:
+            raise UnknownNameError.of("probe", name, PROBES)
+    manifest = run.manifest
+    one = manifest["train_s"] - manifest["measure_s"]
+    workers = num_workers(RunConfig.from_dict(manifest["config"]))
+    side_by_side = {"folds": workers}
+    return sum(PROBES[n].trainings(models) * one / side_by_side.get(n, 1) for n in names or PROBES) / 60
 
 
 def default_label(table: SampleTable) -> str:

@@ -1,26 +1,27 @@
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
+from sklearn.metrics import average_precision_score
 
-from carto_core.scores.quality import canary_quality, detector_quality
-from carto_core.types import SampleTable
+from carto_core.scores.labels import Sides
+from carto_core.scores.quality import detector_quality
 
 NAN = math.nan
 
 
+def judged(values, positive, negative, unit=None, memorized_when="high", seed=0):
+    """Quality of some values, each with a vote of its own unless `unit` says otherwise."""
+    unit = np.arange(len(values)) if unit is None else unit
+    apart = Sides(np.array(positive, bool), np.array(negative, bool), np.int32(unit))
+    return detector_quality(np.float32(values), memorized_when, apart, seed=seed)
+
+
 def quality(positives, negatives, memorized_when="high", seed=0):
     """Quality with each positive and each negative in a group of its own."""
-    total = len(positives) + len(negatives)
-    return detector_quality(
-        np.float32([*positives, *negatives]),
-        memorized_when,
-        canary_id=np.array([*range(len(positives)), *[NAN] * len(negatives)]),
-        positive_canary_ids=range(len(positives)),
-        group_id=np.arange(total, dtype=np.int32),
-        seed=seed,
-    )
+    is_positive = [True] * len(positives) + [False] * len(negatives)
+    negative = [not p for p in is_positive]
+    return judged([*positives, *negatives], is_positive, negative, memorized_when=memorized_when, seed=seed)
 
 
 def slow_auc(positives, negatives):
@@ -33,12 +34,12 @@ def test_auc_is_the_share_of_pairs_won_with_ties_half(seed):
     rng = np.random.default_rng(seed)
     positives, negatives = rng.integers(0, 6, 9).tolist(), rng.integers(0, 5, 30).tolist()
 
-    assert quality(positives, negatives).auc == pytest.approx(slow_auc(positives, negatives))
+    assert quality(positives, negatives).auc.value == pytest.approx(slow_auc(positives, negatives))
 
 
 def test_a_low_score_is_turned_so_that_finding_them_is_one():
-    assert quality([0.1, 0.2], [1, 2, 3], "low").auc == 1.0
-    assert quality([0.1, 0.2], [1, 2, 3], "high").auc == 0.0
+    assert quality([0.1, 0.2], [1, 2, 3], "low").auc.value == 1.0
+    assert quality([0.1, 0.2], [1, 2, 3], "high").auc.value == 0.0
 
 
 def test_the_interval_is_that_of_a_plain_bootstrap():
@@ -46,7 +47,7 @@ def test_the_interval_is_that_of_a_plain_bootstrap():
     positives, negatives = rng.normal(0.7, 1, 25).tolist(), rng.normal(0, 1, 60).tolist()
     resamples = [slow_auc(rng.choice(positives, 25), rng.choice(negatives, 60)) for _ in range(1500)]
 
-    got = quality(positives, negatives)
+    got = quality(positives, negatives).auc
 
     assert (got.low, got.high) == pytest.approx(tuple(np.quantile(resamples, [0.025, 0.975])), abs=0.02)
 
@@ -59,30 +60,35 @@ def test_the_interval_is_the_same_for_the_same_seed():
     assert quality(*sides, seed=1) != quality(*sides, seed=2)
 
 
+def test_the_average_precision_is_scikit_learns():
+    rng = np.random.default_rng(5)
+    positives, negatives = rng.integers(2, 9, 12).tolist(), rng.integers(0, 7, 40).tolist()
+    truth = [1] * 12 + [0] * 40
+
+    got = quality(positives, negatives).average_precision
+
+    assert got.value == pytest.approx(average_precision_score(truth, [*positives, *negatives]))
+    assert got.low < got.value < got.high
+
+
+def test_recall_counts_the_positives_among_the_top_votes_and_leaves_out_a_tie_at_the_edge():
+    positives, negatives = [10, 9, 5, 1], [9.5, 5, *range(-93, 1)]  # 100 votes: the top is 10, 9.5, 9, then 5 and 5
+
+    got = quality(positives, negatives).recall
+
+    assert got[0.01].value == 0.25
+    assert got[0.05].value == 0.75
+    assert quality(positives, [9.5, 5, 5, *range(-92, 1)]).recall[0.05].value == 0.5, "three tied at 5 pass the budget"
+
+
 def test_a_canary_has_one_vote_however_often_it_was_inserted():
-    values = np.float32([5, 5, 5, 5, 0, 1, 2])
-    got = detector_quality(
-        values,
-        "high",
-        canary_id=np.array([0, 0, 0, 0, 1, NAN, NAN]),
-        positive_canary_ids=[0, 1],
-        group_id=np.int32([0, 0, 0, 0, 1, 2, 3]),
-        seed=0,
-    )
+    got = judged([5, 5, 5, 5, 0, 1, 2], [1, 1, 1, 1, 1, 0, 0], [0, 0, 0, 0, 0, 1, 1], unit=[0, 0, 0, 0, 1, 2, 3])
 
-    assert (got.num_positives, got.num_negatives, got.auc) == (2, 2, 0.5)
+    assert (got.num_positives, got.num_negatives, got.auc.value) == (2, 2, 0.5)
 
 
-def test_other_canaries_duplicates_and_unknown_values_are_left_out():
-    values = np.float32([9, 9, 9, 1, 1, NAN, 3])
-    got = detector_quality(
-        values,
-        "high",
-        canary_id=np.array([0, 1, 2, NAN, NAN, NAN, NAN]),
-        positive_canary_ids=[0],
-        group_id=np.int32([0, 1, 2, 3, 3, 4, 5]),
-        seed=0,
-    )
+def test_what_is_on_neither_side_and_unknown_values_are_left_out():
+    got = judged([9, 9, 9, 1, NAN, 3], [1, 0, 0, 0, 1, 0], [0, 0, 0, 0, 1, 1])
 
     assert (got.num_positives, got.num_negatives) == (1, 1)
 
@@ -104,44 +110,6 @@ def test_the_note_reads_the_interval(shift, word):
 def test_without_positives_there_is_no_number():
     got = quality([], [1, 2])
 
-    assert math.isnan(got.auc)
+    assert not got.is_known
+    assert got.to_dict()["auc"] is None
     assert (got.num_positives, got.num_negatives) == (0, 2)
-
-
-def test_only_canaries_of_the_role_that_were_inserted_twice_or_more_count():
-    canaries = pd.DataFrame(
-        {
-            "canary_id": [0, 1, 2, 3],
-            "role": ["calibration", "calibration", "report", "calibration"],
-            "inserted": [True, True, True, False],
-            "repeats": [2, 1, 2, 0],
-        }
-    )
-    canary_id = np.array([0, 0, 1, 2, 2, NAN, NAN])
-    group_id = np.int32([0, 0, 1, 2, 2, 3, 4])
-    values = np.float32([9, 9, 0, 0, 0, 1, 2])
-    fields = {
-        "run_id": "r",
-        "corpus_sha256": "c",
-        "seed": 0,
-        "x": "difficulty",
-        "y": "final_loss",
-        "tau_x": 0,
-        "tau_y": 0,
-    }
-    texts = np.array(["k"] * 7, object)
-    table = SampleTable(
-        **fields,
-        key=texts,
-        source=texts,
-        num_tokens=group_id,
-        group_id=group_id,
-        canary_id=canary_id,
-        scores={"difficulty": values, "final_loss": values},
-    )
-
-    calibration, report = (canary_quality(table, canaries, role) for role in ("calibration", "report"))
-
-    assert {name: q.auc for name, q in calibration.items()} == {"difficulty": 1.0, "final_loss": 0.0}
-    assert {name: q.auc for name, q in report.items()} == {"difficulty": 0.0, "final_loss": 1.0}
-    assert calibration["difficulty"].num_positives == 1

@@ -3,7 +3,8 @@ import pytest
 
 from carto_core import scores
 from carto_core.config import ScoreConfig
-from carto_core.scores import SCORES, compute_scores
+from carto_core.probes import PROBES
+from carto_core.scores import SCORES, ScoreInputs, compute_scores
 
 CONTRACT = [
     "difficulty",
@@ -15,7 +16,32 @@ CONTRACT = [
     "final_loss",
     "rises",
     "group_size",
+    "near_duplicates",
+    "num_tokens",
+    "cumulative_loss",
+    "learning_time",
+    "skip_count",
+    "zlib_ratio",
+    "min_k",
+    "min_k_pp",
+    "el2n",
+    "self_influence",
+    "two_fold_gap",
+    "held_out_gap",
+    "normalised_gap",
 ]
+
+
+PROBED = [name for name, score in SCORES.items() if score.probe]
+
+
+def inputs(losses, group_id=None, **fields):
+    """Inputs of all scores; a probe column that falls with the sample's number."""
+    ids = np.arange(losses.shape[1], dtype=np.int32)
+    probes = {name: -ids.astype(np.float32) for name in PROBED}
+    defaults = {"group_id": ids, "num_tokens": ids + 3, "zlib_bytes": ids + 20, "probes": probes}
+    given = {"group_id": group_id} if group_id is not None else {}
+    return ScoreInputs(losses=losses, **(defaults | given | fields))
 
 
 def some_losses(num_samples=50):
@@ -40,8 +66,17 @@ def test_permuting_the_samples_permutes_their_scores(name):
     losses, group_id = some_losses(), np.arange(50, dtype=np.int32) // 2
     order = np.random.default_rng(0).permutation(50)
 
-    straight = compute_scores(losses, group_id, ScoreConfig()).scores[name]
-    permuted = compute_scores(losses[:, order], group_id[order], ScoreConfig()).scores[name]
+    given = inputs(losses, group_id)
+    shuffled = ScoreInputs(
+        losses=losses[:, order],
+        group_id=group_id[order],
+        num_tokens=given.num_tokens[order],
+        zlib_bytes=given.zlib_bytes[order],
+        probes={name: column[order] for name, column in given.probes.items()},
+    )
+
+    straight = compute_scores(given, ScoreConfig()).scores[name]
+    permuted = compute_scores(shuffled, ScoreConfig()).scores[name]
 
     assert straight.dtype == np.float32
     assert straight.shape == (50,)
@@ -52,17 +87,17 @@ def test_permuting_the_samples_permutes_their_scores(name):
 @pytest.mark.parametrize("chunk", [1, 7, 50])
 def test_scores_do_not_depend_on_the_size_of_a_chunk(chunk, monkeypatch):
     losses, group_id = some_losses(), np.arange(50, dtype=np.int32) // 3
-    whole = compute_scores(losses, group_id, ScoreConfig())
+    whole = compute_scores(inputs(losses, group_id), ScoreConfig())
 
     monkeypatch.setattr(scores, "CHUNK", chunk)
-    cut = compute_scores(losses, group_id, ScoreConfig())
+    cut = compute_scores(inputs(losses, group_id), ScoreConfig())
 
     for name in SCORES:
         np.testing.assert_array_equal(cut.scores[name], whole.scores[name])
 
 
 def test_a_threshold_per_snapshot_leaves_no_single_eps():
-    table = compute_scores(some_losses(), np.arange(50, dtype=np.int32), ScoreConfig(eps_mode="snapshot"))
+    table = compute_scores(inputs(some_losses()), ScoreConfig(eps_mode="snapshot"))
 
     assert table.eps is None
 
@@ -70,7 +105,27 @@ def test_a_threshold_per_snapshot_leaves_no_single_eps():
 def test_settings_come_back_resolved():
     losses = some_losses()
 
-    table = compute_scores(losses, np.arange(50, dtype=np.int32), ScoreConfig(burn_in=0.3, eps=0.25))
+    table = compute_scores(inputs(losses), ScoreConfig(burn_in=0.3, eps=0.25))
 
     assert table.burn_in == 4
     assert table.eps == np.quantile(losses.astype(np.float64), 0.25)
+
+
+def test_a_score_whose_probe_was_not_run_is_unknown_and_the_others_are_not():
+    table = compute_scores(inputs(some_losses(), probes={"min_k": np.zeros(50, np.float32)}), ScoreConfig())
+
+    unknown = [name for name, values in table.scores.items() if np.isnan(values).all()]
+
+    assert unknown == [name for name in PROBED if name != "min_k"]
+
+
+def test_every_probed_score_names_a_probe_that_fills_it():
+    assert {name: name in PROBES[SCORES[name].probe].columns for name in PROBED} == dict.fromkeys(PROBED, True)
+
+
+def test_the_loss_per_compressed_byte_is_the_last_loss_over_the_bytes():
+    losses = np.float32([[4, 4], [2, np.nan]])
+
+    found = compute_scores(inputs(losses, zlib_bytes=np.int32([20, 40])), ScoreConfig()).scores["zlib_ratio"]
+
+    np.testing.assert_allclose(found, [0.1, 0.1])

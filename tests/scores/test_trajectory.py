@@ -74,7 +74,39 @@ def slow_rises(losses, sample, burn_in, eps):
     return events / (len(values) - 1) if len(values) > 1 else NAN
 
 
+def slow_cumulative_loss(losses, sample, burn_in, eps):
+    values = [loss for _, loss in observed(losses, sample)]
+    return sum(values) / len(values) if values else NAN
+
+
+def slow_learning_time(losses, sample, burn_in, eps):
+    points = observed(losses, sample)
+    for i in range(2, len(points)):
+        if all(loss < eps[t] for t, loss in points[i - 2 : i + 1]):
+            return points[i][0] + 1
+    return len(losses) if len(points) >= 3 else NAN
+
+
+def slow_skip_count(losses, sample, burn_in, eps):
+    running, skipped, seen = None, 0, 0
+    for row in losses.tolist():
+        known = [loss for loss in row if not math.isnan(loss)]
+        if known:
+            mean = sum(known) / len(known)
+            running = mean if running is None else 0.8 * running + 0.2 * mean
+        if not math.isnan(row[sample]):
+            seen += 1
+            skipped += 2 * row[sample] < running
+    return skipped / seen if seen else NAN
+
+
 TWINS = {
+    "cumulative_loss": (slow_cumulative_loss, lambda losses, b, e: trajectory.cumulative_loss(losses)),
+    "learning_time": (slow_learning_time, lambda losses, b, e: trajectory.learning_time(losses, eps=e)),
+    "skip_count": (
+        slow_skip_count,
+        lambda losses, b, e: trajectory.skip_count(losses, mean_losses=trajectory.mean_losses(losses)),
+    ),
     "difficulty": (slow_difficulty, lambda losses, b, e: trajectory.difficulty(losses, burn_in=b)),
     "memorization": (slow_memorization, lambda losses, b, e: trajectory.memorization(losses, eps=e)),
     "consolidation": (slow_consolidation, lambda losses, b, e: trajectory.consolidation(losses, burn_in=b)),
@@ -119,6 +151,37 @@ def test_memorization_counts_strict_upward_crossings_between_observed_points(los
     got = trajectory.memorization(columns(losses), eps=np.ones(len(losses)))
 
     np.testing.assert_array_equal(got, np.float32([expected]))
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([0, 2, 0, 2], 2 / 3),
+        ([0.9, 1.1, 0.9, 1.1], 0),  # trembles within the band
+        ([0, 1.1, 2], 1 / 2),  # undecided in between, then forgotten
+        ([1.1, 2, 1.1, 2], 0),  # never learnt
+    ],
+)
+def test_a_dead_band_makes_no_events_of_a_loss_that_trembles_at_the_threshold(losses, expected):
+    got = trajectory.memorization(columns(losses), eps=np.ones(len(losses)), hysteresis=0.5)
+
+    np.testing.assert_array_equal(got, np.float32([expected]))
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [([0, 0, 0, 9], 3), ([9, 0, 0, 0], 4), ([0, 0, 9, 0], 4), ([0, NAN, 0, 0], 4), ([0, 0], NAN)],
+)
+def test_a_sample_is_learnt_once_it_stayed_below_for_three_observed_points(losses, expected):
+    np.testing.assert_array_equal(trajectory.learning_time(columns(losses), eps=np.ones(len(losses))), [expected])
+
+
+def test_agc_skips_what_lies_below_half_of_the_running_mean():
+    losses = columns([4, 4, 4], [4, 1, 1])  # means 4, 2.5, 2.5; running 4, 3.7, 3.46
+
+    got = trajectory.skip_count(losses, mean_losses=trajectory.mean_losses(losses))
+
+    np.testing.assert_allclose(got, [0, 2 / 3], rtol=1e-6)
 
 
 def test_a_loss_is_compared_with_the_threshold_in_float64():

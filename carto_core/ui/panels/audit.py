@@ -13,7 +13,7 @@ from carto_core.plots.charts import repeats_figure
 from carto_core.store.reader import Run
 from carto_core.store.rundir import resolve_runs_root
 from carto_core.ui.panels import working
-from carto_core.ui.shell import roles_shown, scored_run, theme, told
+from carto_core.ui.shell import scored_run, theme, told
 from carto_core.workflows import light
 
 CHART = {"displayModeBar": False}
@@ -30,7 +30,7 @@ def page() -> None:
         _job(run, missing=[name for name, audit in found.items() if audit is None])
         if found["perplexity"]:
             _perplexity(found["perplexity"])
-        for role in roles_shown(run):
+        for role in light.roles_shown(run):
             first, second = st.columns(2, gap="large")
             if found["extraction"] and found["extraction"]["per_item"]:
                 with first:

@@ -15,7 +15,7 @@ from carto_core.quadrants import QUADRANTS, Cuts, counts
 from carto_core.store.reader import Run
 from carto_core.types import Int32, SampleTable, Selection
 from carto_core.ui import cache, state
-from carto_core.ui.shell import roles_shown, theme
+from carto_core.ui.shell import theme
 from carto_core.workflows import light
 
 
@@ -37,7 +37,7 @@ def axes_of(run: Run) -> tuple[SampleTable, Cuts]:
     """Return the run's table and the cuts in view; the view takes the run's own axes where it has none."""
     table, view, saved = cache.table_of(run), state.get(), light.score_config(run)
     if view.x not in table.scores or view.y not in table.scores:
-        state.put(x=saved.x, y=saved.y, cut_x=saved.cut_x, cut_y=saved.cut_y)
+        state.put(x=table.x, y=table.y, cut_x=saved.cut_x, cut_y=saved.cut_y)
         view = state.get()
     return table, cache.cuts_of(run, x=view.x, y=view.y, cut_x=view.cut_x, cut_y=view.cut_y)
 
@@ -93,10 +93,12 @@ def _composition(run: Run, table: SampleTable, cuts: Cuts, ids: Int32) -> str:
     order = np.argsort(-sizes)[:5]
     sources = " · ".join(f"{_plain(str(names[i]))} {sizes[i]:,}" for i in order)
     copies = int((table.scores["group_size"][ids] > 1).sum())
-    shown = cache.canaries_of(run).query("role in @roles and inserted", local_dict={"roles": list(roles_shown(run))})
+    shown = cache.canaries_of(run).query(
+        "role in @roles and inserted", local_dict={"roles": list(light.roles_shown(run))}
+    )
     planted = np.isin(table.canary_id[ids], shown["canary_id"])
     secrets = len(np.unique(table.canary_id[ids][planted]))
-    role = " and ".join(roles_shown(run))
+    role = " and ".join(light.roles_shown(run))
     return (
         f"{split}\n\n**Sources** {sources}\n\n**Exact copies** {copies:,} samples have at least one\n\n"
         f"**Planted canaries** {secrets} of {len(shown)} ({role}), {int(planted.sum())} copies"

@@ -24,7 +24,7 @@ from carto_core.ui import cache, state
 from carto_core.ui.panels import chosen as selection_panel
 from carto_core.ui.panels import working
 from carto_core.ui.panels.chosen import Chosen
-from carto_core.ui.shell import go, roles_shown, scored_run, theme, told
+from carto_core.ui.shell import go, scored_run, theme, told
 from carto_core.workflows import light
 
 # One chooses by the calibration half, so what is reported is the other.
@@ -110,11 +110,11 @@ def _summary(run: Run, table: SampleTable, plan: Plan) -> None:
     )
     second.metric("Tokens an epoch", f"{after:,}", f"{after / before - 1:+.1%}", delta_color="off")
     canaries = cache.canaries_of(run)
-    shown = canaries.loc[canaries["role"].isin(roles_shown(run)) & canaries["inserted"], "canary_id"]
+    shown = canaries.loc[canaries["role"].isin(light.roles_shown(run)) & canaries["inserted"], "canary_id"]
     planted = np.isin(table.canary_id[touched], shown)
     st.caption(
         f"Touches copies of {len(np.unique(table.canary_id[touched][planted]))} of {len(shown)} planted canaries "
-        f"({' and '.join(roles_shown(run))}), and {len(np.unique(table.source[touched].astype(str)))} sources."
+        f"({' and '.join(light.roles_shown(run))}), and {len(np.unique(table.source[touched].astype(str)))} sources."
     )
     for note in plan.notes:
         (st.warning if note.startswith("Warning") else st.caption)(note)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 
 import numpy as np
 import streamlit as st
@@ -23,7 +22,7 @@ from carto_core.ui.panels import chosen as selection_panel
 from carto_core.ui.panels import detail
 from carto_core.ui.panels.chosen import Chosen
 from carto_core.ui.panels.table import hidden, pick_row
-from carto_core.ui.shell import go, roles_shown, scored_run, theme, told
+from carto_core.ui.shell import go, scored_run, theme, told
 from carto_core.workflows import light
 
 MAX_RINGS = 3000
@@ -108,28 +107,29 @@ def _filter_widgets(table: SampleTable) -> None:
 
 
 def _judge(run: Run, name: str) -> None:
-    """Say how well the memorization axis finds canaries, and offer the one that finds them best."""
+    """Say how well the memorization axis finds what is memorized, and offer the recommended one."""
     quality = cache.quality_of(run, "calibration")
+    recommended = cache.recommended(run)
     said, offered = st.columns([8, 4], vertical_alignment="center")
     said.markdown(_verdict(SCORES[name].title, quality[name]))
-    # Exact copies is left out: it is perfect by construction wherever canaries have copies.
-    known = {n: q.auc for n, q in quality.items() if not math.isnan(q.auc) and n != "group_size"}
-    best = max(known, key=known.__getitem__, default=name)
-    if known.get(name, 1.0) < known.get(best, 0.0) - 0.05:
-        label = f"Use {SCORES[best].title}: AUC {known[best]:.2f}"
-        if offered.button(label, key="use_best", width="stretch"):
-            state.change_axes(y=best)
-            st.rerun()
+    if name == recommended.score:
+        said.caption(f"Recommended: {recommended.reason}")
+    elif offered.button(
+        f"Use {SCORES[recommended.score].title}", key="use_best", width="stretch", help=recommended.reason
+    ):
+        state.change_axes(y=recommended.score)
+        st.rerun()
 
 
 def _verdict(title: str, quality: Quality) -> str:
     """Return how well a score finds the calibration canaries, in a sentence."""
-    if math.isnan(quality.auc):
-        return f"**{title}**: no inserted canaries to judge it by in this run."
+    if not quality.is_known:
+        return f"**{title}**: nothing in this run to judge it by."
+    value, low, high = quality.auc
     return (
-        f"**{title}** finds this run's inserted calibration canaries with AUC **{quality.auc:.2f}** "
-        f"[{quality.low:.2f}, {quality.high:.2f}] – **{quality.note}** "
-        f"({quality.num_positives} canaries, {quality.num_negatives:,} ordinary samples; 0.5 is chance)."
+        f"**{title}** finds what is memorized (calibration half) with AUC **{value:.2f}** "
+        f"[{low:.2f}, {high:.2f}] – **{quality.note}** "
+        f"({quality.num_positives} memorized, {quality.num_negatives:,} not; 0.5 is chance)."
     )
 
 
@@ -258,13 +258,13 @@ def _quality(run: Run) -> None:
             "Exact copies is 1 by construction here: the ordinary samples have none. It is the baseline for canaries with "
             "copies, and says nothing on secrets that occur once."
         )
-        for role in roles_shown(run):
+        for role in light.roles_shown(run):
             rows = [
                 {
                     "score": SCORES[n].title,
-                    "AUC": q.auc,
-                    "from": q.low,
-                    "to": q.high,
+                    "AUC": q.auc.value,
+                    "from": q.auc.low,
+                    "to": q.auc.high,
                     "reading": q.note,
                     "source": SCORES[n].source,
                 }
@@ -310,7 +310,7 @@ def _rings(x: np.ndarray, y: np.ndarray, chosen: Chosen) -> Points | None:
 
 def _stars(run: Run, table: SampleTable, x: np.ndarray, y: np.ndarray) -> Points:
     canaries = cache.canaries_of(run)
-    shown = canaries.loc[canaries["role"].isin(roles_shown(run)), "canary_id"]
+    shown = canaries.loc[canaries["role"].isin(light.roles_shown(run)), "canary_id"]
     copies = np.flatnonzero(np.isin(table.canary_id, shown))
     _, first = np.unique(table.canary_id[copies], return_index=True)
     ids = copies[first]
@@ -349,7 +349,7 @@ def _signature(run: Run, cuts: Cuts, colour: str, extent: Extent, chosen: Chosen
         cuts.tau_y,
         colour,
         extent,
-        roles_shown(run),
+        light.roles_shown(run),
         theme_name,
     ]
     return hashlib.sha256(json.dumps(facts).encode() + ringed.tobytes()).hexdigest()

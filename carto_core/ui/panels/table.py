@@ -10,7 +10,7 @@ from carto_core.quadrants import QUADRANTS, Cuts
 from carto_core.store.reader import Run
 from carto_core.types import Int32, SampleTable
 from carto_core.ui import cache
-from carto_core.ui.shell import roles_shown
+from carto_core.workflows import light
 
 PAGE = 50
 HIDDEN = "(planted, report half: hidden until a measurement is done)"
@@ -53,7 +53,7 @@ def pick_row(run: Run, table: SampleTable, cuts: Cuts, ids: Int32, *, name: str)
 def hidden(run: Run, table: SampleTable) -> np.ndarray:
     """Return bool[N]: planted samples of a role that may not be looked at yet."""
     canaries = cache.canaries_of(run)
-    concealed = canaries.loc[~canaries["role"].isin(roles_shown(run)), "canary_id"]
+    concealed = canaries.loc[~canaries["role"].isin(light.roles_shown(run)), "canary_id"]
     return np.isin(table.canary_id, concealed)
 
 

@@ -1,0 +1,71 @@
+"""How well a score ranks samples as counterfactual memorization does, beside what its own noise allows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from carto_core.scores import SCORES
+from carto_core.types import Bool, Float32, Float64, Int32, SampleTable
+
+NUM_RESAMPLES = 500
+
+
+def agreement(table: SampleTable) -> dict[str, dict[str, Any]]:
+    """Return by score the Spearman correlation with counterfactual memorization and its 95 % interval, JSON-ready.
+
+    `among_all` over every sample, `among_natural` without planted canaries: `{"value", "low", "high", "n"}`, values None
+    where unknown. A score is turned so that +1 means agreement. The interval is a bootstrap over exact-duplicate groups.
+
+    Args:
+        table: a scored run whose fold models were trained.
+    """
+    truth = table.truth["counterfactual"]
+    return {
+        name: {
+            among: rank_correlation(
+                values * np.float32(SCORES[name].sign), truth, table.group_id, rows, seed=table.seed
+            )
+            for among, rows in (("among_all", np.ones(len(table), bool)), ("among_natural", ~table.is_canary))
+        }
+        for name, values in table.scores.items()
+        if name in SCORES
+    }
+
+
+def rank_correlation(values: Float32, truth: Float32, group_id: Int32, among: Bool, *, seed: int) -> dict[str, Any]:
+    """Return Spearman's correlation of two columns over the rows known in both, ties averaged, with its interval.
+
+    Ranks are taken once: a resample weights groups by how often they were drawn, which moves a rank by about 1 / sqrt(N).
+
+    Args:
+        values: float32[N], NaN = unknown.
+        truth: float32[N].
+        group_id: int32[N], what is resampled.
+        among: bool[N], the rows that count.
+        seed: of the bootstrap.
+    """
+    rows = np.flatnonzero(among & ~np.isnan(values) & ~np.isnan(truth))
+    if len(rows) < 3 or np.ptp(values[rows]) == 0 or np.ptp(truth[rows]) == 0:
+        return {"value": None, "low": None, "high": None, "n": len(rows)}
+    x, y = rankdata(values[rows]), rankdata(truth[rows])
+    _, group = np.unique(group_id[rows], return_inverse=True)
+    rng = np.random.default_rng([seed, 11])
+    num_groups = int(group.max()) + 1
+    drawn = [
+        _weighted_correlation(x, y, rng.multinomial(num_groups, np.full(num_groups, 1 / num_groups))[group])
+        for _ in range(NUM_RESAMPLES)
+    ]
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    value = _weighted_correlation(x, y, np.ones(len(rows)))
+    return {"value": float(value), "low": float(low), "high": float(high), "n": len(rows)}
+
+
+def _weighted_correlation(x: Float64, y: Float64, weight: np.ndarray) -> float:
+    total = weight.sum()
+    dx, dy = x - (weight * x).sum() / total, y - (weight * y).sum() / total
+    spread = math.sqrt((weight * dx * dx).sum() * (weight * dy * dy).sum())
+    return (weight * dx * dy).sum() / spread if spread else math.nan
