@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from datasketch import MinHash, MinHashLSH
@@ -82,7 +83,7 @@ def _near_pairs(shingles: Sequence[set[int]]) -> Iterator[tuple[int, int]]:
     )
     index = MinHashLSH(num_perm=NUM_BANDS * BAND_ROWS, params=(NUM_BANDS, BAND_ROWS))
     for place, sketch in zip(places, hashes, strict=True):
-        for other in sorted(index.query(sketch)):
+        for other in sorted(cast("list[int]", index.query(sketch))):
             if _similar(shingles[place], shingles[other]):
                 yield other, place
         index.insert(place, sketch, check_duplication=False)

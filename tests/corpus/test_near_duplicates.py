@@ -66,6 +66,11 @@ def test_short_texts_are_near_only_as_wholes_and_empty_ones_never():
     assert found.group_id.tolist() == [0, 0, 1, 2, 3, 4]
 
 
+def test_groups_are_numbered_by_first_appearance_and_empty_texts_are_each_their_own():
+    assert near_duplicates(["", "a b", "", "a b"]).group_id.tolist() == [0, 1, 2, 1]
+    assert near_duplicates([" ", "", " "]).group_id.tolist() == [0, 1, 2]
+
+
 def test_no_texts_have_no_duplicates():
     found = near_duplicates([])
 

@@ -15,6 +15,7 @@ from carto_core.corpus.roff import page_paragraphs
         ("before\n.TS\nallbox;\nl l.\na\tb\n.TE\nafter", ["before after"]),
         (".de XX\nhidden\n..\nseen", ["seen"]),
         (".if n \\{\\\nhidden\n.\\}\nseen", ["seen"]),
+        (".ie n \\{\nhidden\n.if t \\{\nhidden\n.\\}\nhidden\n.\\}\nseen", ["seen"]),
         ('seen \\" why\n.\\" all of it\n\'\\" this too\nmore', ["seen more"]),
         ("a long \\\nline", ["a long line"]),
         (".ad l\n.nh\nseen\n.in +4n\n.EX\ncode();\n.EE", ["seen", "code();"]),
