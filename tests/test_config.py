@@ -4,7 +4,7 @@ import pytest
 
 from carto_core.config import CorpusConfig, EngineConfig, ModelConfig
 from carto_core.errors import ConfigError, UnknownNameError
-from carto_core.tasks import TASKS, model_config
+from carto_core.tasks import TASKS, find_size, model_config
 
 
 def test_a_model_keeps_the_sizes_of_its_own_task():
@@ -61,6 +61,7 @@ def test_what_does_not_go_together_is_refused_by_name_and_value(make, said):
 def test_a_size_is_asked_for_by_name_and_changed_in_part():
     assert model_config("gpt") == ModelConfig(task="gpt", hidden=128, layers=4, heads=4)
     assert model_config("gpt", "gpt2-small", context=256).context == 256
+    assert find_size("gpt", "gpt2-small").learning_rate == 3e-4
     with pytest.raises(UnknownNameError, match="unknown model size of task lstm 'gpt2-small'; choose one of: small"):
         model_config("lstm", "gpt2-small")
     with pytest.raises(UnknownNameError, match="unknown task 'rnn'"):

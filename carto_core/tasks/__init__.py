@@ -45,7 +45,7 @@ TASKS: dict[str, TaskInfo] = {
         "carto_core.tasks.gpt:build",
         {
             "small": ModelSize(
-                "4 layers of 128, 4 heads", ModelConfig(task="gpt", hidden=128, layers=4, heads=4), 1e-3
+                "4 layers of 128, 4 heads", ModelConfig(task="gpt", hidden=128, layers=4, heads=4), 3e-3
             ),
             "gpt2-small": ModelSize(
                 "GPT-2 Small: 12 layers of 768, 12 heads, context 1024; 124 M parameters with --vocabulary gpt2",

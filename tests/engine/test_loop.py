@@ -118,6 +118,9 @@ def test_bfloat16_computes_the_forward_pass_alone_and_changes_losses_little(mode
     rough, trained = run(task, dataclasses.replace(CONFIG, precision="bf16"))
 
     assert {p.dtype for p in trained.model.parameters()} == {torch.float32}
+    with torch.autocast("cpu", torch.bfloat16):
+        again = task.measure(trained.model, trained.device)
+    assert np.array_equal(again, rough.of("after")[-1]), "measuring is in the same precision"
     for kind in ("during", "after"):
         np.testing.assert_allclose(rough.of(kind), exact.of(kind), rtol=0.01)
         assert not np.array_equal(rough.of(kind), exact.of(kind))
