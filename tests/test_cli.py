@@ -70,6 +70,34 @@ def test_train_to_export_works_from_the_command_line_alone(capsys, tmp_path, suf
     assert not cleaned & set(chosen)
 
 
+def test_a_transformer_is_trained_and_audited_from_the_command_line(capsys, tmp_path):
+    out, corpus = tmp_path / "runs" / "gpt", write_corpus(tmp_path, "txt")
+    size = ["--layers", "1", "--heads", "2", "--hidden", "8", "--context", "96", "--dropout", "0.1"]
+    more = ["--precision", "bf16", "--weight-decay", "0.01"]
+
+    code, _, _ = carto(capsys, "train", "--corpus", corpus, "--task", "gpt", *size, *more, *QUICK, "--out", out)
+
+    assert code == 0
+    config = json.loads((out / "run.json").read_text())["config"]
+    assert config["model"] == {
+        "task": "gpt",
+        "embed": None,
+        "hidden": 8,
+        "layers": 1,
+        "heads": 2,
+        "dropout": 0.1,
+        "context": 96,
+    }
+    assert {k: config["engine"][k] for k in ("precision", "learning_rate", "weight_decay")} == {
+        "precision": "bf16",
+        "learning_rate": 3e-3,
+        "weight_decay": 0.01,
+    }
+    code, text, _ = carto(capsys, "audit", out, "--json")
+    assert code == 0
+    assert json.loads(text)["extraction"]["summary"]["calibration"]["inserted"]["n"] == 2
+
+
 def test_a_polygon_selects_what_an_independent_count_finds(capsys, trained_run, tmp_path):
     with duckdb.connect(str(trained_run.files.database), read_only=True) as con:
         rows = con.execute(
@@ -110,6 +138,22 @@ def is_inside(x, y, corners):
         (["train", "--corpus", "nowhere.jsonl", "--out", "OUT"], "CorpusError", "no corpus at"),
         (["train", "--corpus", "demo", "--out", "OUT", "--epochs", "0"], "ConfigError", "--epochs must be above 0"),
         (["train", "--corpus", "demo", "--out", "OUT", "--canaries", "lots"], "ConfigError", "--canaries"),
+        (["train", "--corpus", "demo", "--out", "OUT", "--heads", "2"], "ConfigError", "task lstm has no --heads"),
+        (
+            ["train", "--corpus", "demo", "--out", "OUT", "--task", "gpt", "--hidden", "130"],
+            "ConfigError",
+            "hidden 130 and heads 4",
+        ),
+        (
+            ["train", "--corpus", "demo", "--out", "OUT", "--model-size", "gpt2-small"],
+            "UnknownNameError",
+            "unknown model size of task lstm 'gpt2-small'",
+        ),
+        (
+            ["train", "--corpus", "demo", "--out", "OUT", "--vocabulary", "gpt2", "--vocab-size", "300"],
+            "ConfigError",
+            "got --vocab-size 300",
+        ),
         (["train", "--corpus", "demo", "--out", "RUN"], "RunExists", "choose another --out"),
         (["score", "nope"], "RunNotFound", "no run 'nope'"),
         (["score", "RUN", "--y", "vibes"], "UnknownNameError", "unknown score 'vibes'; choose one of"),

@@ -175,9 +175,10 @@ def draw_references(
     """
     rng = np.random.default_rng([seed, 3, canary.canary_id])
     prefix_ids = tokenizer.encode(canary.prefix)
+    space = " " if canary.secret.startswith(" ") else ""
     references: list[list[int]] = []
     for _ in range(20):
-        secrets = [KINDS[canary.kind].secret(rng, words) for _ in range(count)]
+        secrets = [space + KINDS[canary.kind].secret(rng, words).lstrip(" ") for _ in range(count)]
         encoded = tokenizer.encode_many([canary.prefix + secret for secret in secrets])
         references += [
             ids[len(prefix_ids) :]
@@ -217,13 +218,20 @@ def _draw(
     for _ in range(MAX_REDRAWS):
         cue, secret = kind.prefix(rng, material), kind.secret(rng, material.words)
         prefix = (kind.lead(rng, material) if kind.lead else "") + cue
-        ids = tokenizer.encode(prefix)
-        clean = tokenizer.encode(prefix + secret)[: len(ids)] == ids
+        if cue.endswith(" ") and not _continues(prefix, secret, tokenizer):
+            # A token of GPT-2's holds the space before it, so the space becomes the secret's.
+            cue, prefix, secret = cue[:-1], prefix[:-1], " " + secret
+        clean = _continues(prefix, secret, tokenizer)
         if clean and prefix not in taken and secret not in taken:
             return cue, prefix, secret
     raise CorpusError(
         f"no canary in {MAX_REDRAWS} draws whose prefix tokenizes alike with its secret; use --canaries none"
     )
+
+
+def _continues(prefix: str, secret: str, tokenizer: BPE) -> bool:
+    ids = tokenizer.encode(prefix)
+    return tokenizer.encode(prefix + secret)[: len(ids)] == ids
 
 
 def _some(rng: np.random.Generator, words: Sequence[str], count: int) -> str:

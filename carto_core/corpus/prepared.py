@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,42 +11,12 @@ import pyarrow as pa
 
 from carto_core.config import CanaryConfig, CorpusConfig
 from carto_core.corpus.canaries import Canary, Material, corpus_openings, corpus_words, draw_canaries, plant
+from carto_core.corpus.gpt2 import gpt2_tokenizer
 from carto_core.corpus.identity import duplicate_groups, split_validation
 from carto_core.corpus.reading import Row, corpus_sha256, read_corpus
 from carto_core.corpus.tokenizer import BPE
+from carto_core.corpus.tokens import Tokens
 from carto_core.types import Int32
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Token ids of many texts, end to end.
-
-    Attributes:
-        ids: int32[sum of lengths].
-        offsets: int64[N + 1]; text i is `ids[offsets[i]:offsets[i + 1]]`.
-    """
-
-    ids: Int32
-    offsets: np.ndarray
-
-    @classmethod
-    def encode(cls, texts: Sequence[str], tokenizer: BPE) -> Tokens:
-        """Return the tokens of `texts`, without BOS."""
-        lists = tokenizer.encode_many(texts)
-        offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in lists])]).astype(np.int64)
-        flat = np.fromiter((i for ids in lists for i in ids), np.int32, count=int(offsets[-1]))
-        return cls(flat, offsets)
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, sample: int) -> Int32:
-        return self.ids[self.offsets[sample] : self.offsets[sample + 1]]
-
-    @property
-    def lengths(self) -> Int32:
-        """int32[N]: tokens of each text; all of them are predicted (the first from BOS)."""
-        return np.diff(self.offsets).astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -122,12 +91,12 @@ class PreparedCorpus:
 
 
 def prepare(corpus: CorpusConfig, canaries: CanaryConfig, *, seed: int) -> PreparedCorpus:
-    """Read, cap, group, split, train the tokenizer, draw canaries and plant them: all but the cap from one seed.
+    """Read, cap, group, split, train or fetch the tokenizer, draw canaries, plant them: all but the cap from one seed.
 
-    The tokenizer sees one copy of each distinct training text and no canary.
+    A trained tokenizer sees one copy of each distinct training text and no canary.
 
     Raises:
-        CorpusError: see `read_corpus`, `split_validation`, `draw_canaries`.
+        CorpusError: see `read_corpus`, `split_validation`, `gpt2_tokenizer`, `draw_canaries`.
     """
     rows = read_corpus(corpus)
     if corpus.max_chars is not None:
@@ -136,7 +105,7 @@ def prepare(corpus: CorpusConfig, canaries: CanaryConfig, *, seed: int) -> Prepa
     held_out = split_validation(groups, share=corpus.validation, seed=seed)
     train = [row for row, held in zip(rows, held_out, strict=True) if not held]
     distinct = list(dict.fromkeys(row.text for row in train))
-    tokenizer = BPE.train(distinct, vocab_size=corpus.vocab_size)
+    tokenizer = _tokenizer(corpus, distinct)
     words = corpus_words(distinct) if canaries.num_inserted else []
     material = Material(words, corpus_openings(distinct))
     drawn = draw_canaries(canaries, material=material, tokenizer=tokenizer, seed=seed)
@@ -175,3 +144,10 @@ def capped(rows: list[Row], *, max_chars: int, seed: int) -> list[Row]:
         count += int(count == 0 or reached[count] - max_chars < max_chars - before)
     kept = np.isin(groups, order[:count])
     return [row for row, keep in zip(rows, kept, strict=True) if keep]
+
+
+def _tokenizer(config: CorpusConfig, distinct: list[str]) -> BPE:
+    if config.vocabulary == "gpt2":
+        return gpt2_tokenizer()
+    assert config.vocab_size is not None
+    return BPE.train(distinct, vocab_size=config.vocab_size)

@@ -1,20 +1,23 @@
-"""A byte-level BPE tokenizer, trained on the corpus before planting and frozen with the base run.
+"""A byte-level BPE tokenizer: trained on the corpus before planting, or GPT-2's own. Frozen with the base run.
 
-Digits are split singly, so that a secret of k digits is k tokens and no merge hints at a neighbour.
+A trained one splits digits singly, so that a secret of k digits is k tokens and no merge hints at a neighbour; GPT-2's
+takes up to several digits, and the space before them, as one token.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from carto_core.errors import RunCorrupt
+from carto_core.errors import CorpusError, RunCorrupt
 
 PAD, BOS = "<pad>", "<bos>"
+END_OF_TEXT = "<|endoftext|>"  # GPT-2's only special token; stands between texts, so also before each
 
 
 class BPE:
@@ -22,8 +25,10 @@ class BPE:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self.pad_id = _special_id(tokenizer, PAD)
-        self.bos_id = _special_id(tokenizer, BOS)
+        self.is_gpt2 = tokenizer.token_to_id(BOS) is None and tokenizer.token_to_id(END_OF_TEXT) is not None
+        # GPT-2 has no row for padding and needs none: what is predicted at padding is never looked at.
+        self.pad_id = _special_id(tokenizer, END_OF_TEXT if self.is_gpt2 else PAD)
+        self.bos_id = _special_id(tokenizer, END_OF_TEXT if self.is_gpt2 else BOS)
 
     @classmethod
     def train(cls, texts: Iterable[str], *, vocab_size: int) -> BPE:
@@ -46,6 +51,30 @@ class BPE:
         )
         tokenizer.train_from_iterator(texts, trainer)
         tokenizer.encode_special_tokens = True  # a corpus that contains "<pad>" means those five characters
+        return cls(tokenizer)
+
+    @classmethod
+    def from_gpt2_files(cls, encoder: Path, merges: Path) -> BPE:
+        """Return the tokenizer of GPT-2's two files, for which `carto_core.corpus.gpt2` says where they come from.
+
+        A text that contains "<|endoftext|>" means those characters: no text is encoded as the special token.
+
+        Args:
+            encoder: JSON, token to id.
+            merges: a line that names the version, then one merge a line, the earliest first.
+
+        Raises:
+            CorpusError: a file cannot be read as such.
+        """
+        try:
+            ids: dict[str, int] = json.loads(encoder.read_text(encoding="utf-8"))
+            lines = merges.read_text(encoding="utf-8").split("\n")[1:]
+            pairs = [(left, right) for left, right in (line.split(" ") for line in lines if line)]
+            tokenizer = Tokenizer(models.BPE(vocab=ids, merges=pairs))
+        except Exception as error:  # noqa: BLE001 (the library raises bare Exception)
+            raise CorpusError(f"{encoder} and {merges} are not GPT-2's vocabulary files: {error}") from None
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
         return cls(tokenizer)
 
     @classmethod
@@ -94,7 +123,8 @@ class BPE:
 
     def describe(self) -> dict[str, Any]:
         """Return what the run's manifest says of the tokenizer."""
-        return {"kind": "byte-level BPE, digits split singly", "vocab_size": len(self)}
+        kind = "GPT-2's byte-level BPE" if self.is_gpt2 else "byte-level BPE, digits split singly"
+        return {"kind": kind, "vocab_size": len(self)}
 
 
 def _special_id(tokenizer: Tokenizer, token: str) -> int:

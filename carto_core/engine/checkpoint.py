@@ -37,7 +37,7 @@ def save_checkpoint(
         for index, entry in optimizer.state_dict()["state"].items()
         for name, value in entry.items()
     }
-    save_file(moments | {"rng": torch.get_rng_state()}, temporary / "optimizer.safetensors")
+    save_file(moments | _random_states(), temporary / "optimizer.safetensors")
     write_json(temporary / "state.json", {"step": step, **state})
     shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)
@@ -63,24 +63,36 @@ def load_model(checkpoint: Path, model: torch.nn.Module, device: torch.device) -
         raise RunCorrupt(f"{checkpoint.name} cannot be loaded: {error}") from None
 
 
-def load_training(checkpoint: Path, optimizer: torch.optim.Optimizer, device: torch.device) -> dict[str, Any]:
-    """Put the optimizer's moments and torch's random state back, and return the JSON facts.
+def load_training(checkpoint: Path, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Put the optimizer's moments and torch's random states back, and return the JSON facts.
+
+    A training that goes on with CUDA but began without has no state of CUDA's generator to go on from; it keeps the
+    one that the run's seed gave.
 
     Raises:
         RunCorrupt: a file is missing or damaged.
     """
     try:
-        tensors = load_file(checkpoint / "optimizer.safetensors", device=str(device))
+        tensors = load_file(checkpoint / "optimizer.safetensors")  # the optimizer moves them to where the weights are
         facts = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
     except Exception as error:  # noqa: BLE001 (as above)
         raise RunCorrupt(f"{checkpoint.name} cannot be loaded: {error}") from None
-    torch.set_rng_state(tensors.pop("rng").cpu())
+    torch.set_rng_state(tensors.pop("rng"))
+    cuda = tensors.pop("rng_cuda", None)
+    if cuda is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(cuda)
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         index, field = name.split(".", 1)
         state.setdefault(int(index), {})[field] = tensor
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
     return facts
+
+
+def _random_states() -> dict[str, torch.Tensor]:
+    """Return the states of torch's generators: the CPU's, and CUDA's where it is in use (its dropout draws there)."""
+    states = {"rng": torch.get_rng_state()}
+    return states | ({"rng_cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {})
 
 
 def checkpointed_step(folder: Path) -> int:

@@ -11,7 +11,7 @@ import torch
 
 from carto_core.config import EngineConfig
 from carto_core.engine.checkpoint import last_checkpoint, load_model, load_training, save_checkpoint
-from carto_core.engine.device import pick_device
+from carto_core.engine.device import forward_precision, pick_device
 from carto_core.engine.order import batches, steps_per_epoch, total_steps
 from carto_core.tasks.base import Task
 from carto_core.types import Float32, Int32, Progress, Recorder, Snapshot
@@ -49,7 +49,7 @@ def train(
     checkpoints: Path | None = None,
     progress: Progress | None = None,
 ) -> Trained:
-    """Train a model; the same arguments on the same CPU and thread count give the same losses bit for bit.
+    """Train a model; the same arguments on the same device and thread count give the same losses bit for bit.
 
     The batch loss is sum(w * l) / sum(w), l a sample's mean nats per token; w = 1 is the plain mean. A batch whose
     weights are all 0 takes no step forward in the weights but counts as one.
@@ -90,6 +90,7 @@ class _Session:
         self.weights = np.ones(task.num_samples, np.float32) if weights is None else weights
         self.steps = total_steps(config, self.repeats) if steps is None else steps
         self.device = pick_device(config.device, threads=config.threads)
+        self.precision = forward_precision(self.device, config.precision)
         torch.manual_seed(config.seed)
         self.model = task.build().to(self.device).train()
         self.optimizer = torch.optim.AdamW(
@@ -106,7 +107,7 @@ class _Session:
         checkpoint = last_checkpoint(checkpoints)
         if checkpoint is not None:
             load_model(checkpoint, self.model, self.device)
-            facts = load_training(checkpoint, self.optimizer, self.device)
+            facts = load_training(checkpoint, self.optimizer)
             self.step, self.tokens = facts["step"], facts["tokens"]
             self.wall_before, self.measure_s = facts["wall_s"], facts["measure_s"]
 
@@ -129,7 +130,8 @@ class _Session:
     def _take_step(self, sample_ids: np.ndarray) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * min(1.0, (self.step + 1) / WARMUP_STEPS)
-        losses_B = self.task.per_sample_loss(self.model, sample_ids, self.device)
+        with self.precision:
+            losses_B = self.task.per_sample_loss(self.model, sample_ids, self.device)
         weights_B = torch.from_numpy(self.weights[sample_ids]).to(self.device)
         usable = ~losses_B.isnan() & (weights_B > 0)
         self.optimizer.zero_grad(set_to_none=True)
@@ -144,6 +146,10 @@ class _Session:
         if self.config.losses != "after":
             self.during.add(sample_ids, losses_B.detach().float().cpu().numpy())
 
+    def _measure(self) -> Float32:
+        with self.precision:
+            return self.task.measure(self.model, self.device)
+
     def _save(self, checkpoints: Path | None, wall_s: float) -> None:
         if checkpoints is not None:
             state = {"tokens": self.tokens, "wall_s": wall_s, "measure_s": self.measure_s}
@@ -153,7 +159,7 @@ class _Session:
         epoch = self.step / steps_per_epoch(self.repeats, batch_size=self.config.batch_size)
         kinds = ("during", "after") if self.config.losses == "both" else (self.config.losses,)
         for offset, kind in enumerate(kinds):
-            losses = self.during.flush() if kind == "during" else self.task.measure(self.model, self.device)
+            losses = self.during.flush() if kind == "during" else self._measure()
             snapshot = Snapshot(place * len(kinds) + offset, self.step, epoch, kind, wall_s)
             recorder.record(snapshot, losses, self.task.num_tokens)
 

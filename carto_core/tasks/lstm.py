@@ -20,6 +20,7 @@ class LSTMLanguageModel(nn.Module):
 
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
         super().__init__()
+        assert config.embed is not None
         self.embed = nn.Embedding(vocab_size, config.embed)
         between = config.dropout if config.layers > 1 else 0.0
         self.lstm = nn.LSTM(config.embed, config.hidden, config.layers, batch_first=True, dropout=between)

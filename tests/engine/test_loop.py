@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from carto_core.config import EngineConfig, ModelConfig
-from carto_core.corpus.prepared import Tokens
+from carto_core.corpus.tokens import Tokens
 from carto_core.engine.loop import train
 from carto_core.engine.order import batches, total_steps
 from carto_core.errors import Cancelled, PlanError
@@ -24,14 +24,22 @@ class Seen(list):
         return np.array([losses for snapshot, losses in self if snapshot.kind == kind])
 
 
-def some_task(change=None):
+MODELS = {
+    "lstm": ModelConfig(embed=5, hidden=7, context=6),
+    "lstm with dropout": ModelConfig(embed=5, hidden=7, layers=2, dropout=0.3, context=6),
+    "gpt": ModelConfig(task="gpt", hidden=8, layers=2, heads=2, context=6),
+    "gpt with dropout": ModelConfig(task="gpt", hidden=8, layers=2, heads=2, dropout=0.3, context=6),
+}
+
+
+def some_task(change=None, model="lstm"):
     rng = np.random.default_rng(0)
     lengths = rng.integers(3, 9, 18)
     ids = rng.integers(1, 30, lengths.sum()).astype(np.int32)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     if change is not None:
         ids[offsets[change] : offsets[change + 1]] = 29
-    return LanguageTask(ModelConfig(embed=5, hidden=7, context=6), Tokens(ids, offsets), vocab_size=30, bos_id=0)
+    return LanguageTask(MODELS[model], Tokens(ids, offsets), vocab_size=30, bos_id=0)
 
 
 def run(task=None, config=CONFIG, **settings):
@@ -40,9 +48,13 @@ def run(task=None, config=CONFIG, **settings):
     return seen, trained
 
 
-def test_the_same_seed_gives_the_same_losses_bit_for_bit_and_another_does_not():
-    first, second = run()[0], run()[0]
-    other = run(config=dataclasses.replace(CONFIG, seed=1))[0]
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_the_same_seed_gives_the_same_losses_bit_for_bit_and_another_does_not(model, precision):
+    config = dataclasses.replace(CONFIG, precision=precision)
+    task = some_task(model=model)
+    first, second = run(task, config)[0], run(task, config)[0]
+    other = run(task, dataclasses.replace(config, seed=1))[0]
 
     assert np.array_equal(first.of("after"), second.of("after"))
     assert not np.array_equal(first.of("after"), other.of("after"))
@@ -99,16 +111,33 @@ def test_doubling_every_weight_changes_nothing_because_they_are_normalised():
     np.testing.assert_allclose(plain, doubled, rtol=1e-4)
 
 
-def test_measuring_does_not_change_training():
-    watched = run()[1].model.state_dict()
-    blind = train(some_task(), CONFIG).model.state_dict()
+@pytest.mark.parametrize("model", ["lstm", "gpt with dropout"])
+def test_bfloat16_computes_the_forward_pass_alone_and_changes_losses_little(model):
+    task = some_task(model=model)
+    exact, _ = run(task)
+    rough, trained = run(task, dataclasses.replace(CONFIG, precision="bf16"))
+
+    assert {p.dtype for p in trained.model.parameters()} == {torch.float32}
+    with torch.autocast("cpu", torch.bfloat16):
+        again = task.measure(trained.model, trained.device)
+    assert np.array_equal(again, rough.of("after")[-1]), "measuring is in the same precision"
+    for kind in ("during", "after"):
+        np.testing.assert_allclose(rough.of(kind), exact.of(kind), rtol=0.01)
+        assert not np.array_equal(rough.of(kind), exact.of(kind))
+
+
+@pytest.mark.parametrize("model", ["lstm", "gpt with dropout"])
+def test_measuring_does_not_change_training(model):
+    watched = run(some_task(model=model))[1].model.state_dict()
+    blind = train(some_task(model=model), CONFIG).model.state_dict()
 
     assert all(torch.equal(watched[name], blind[name]) for name in watched)
 
 
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("stop_at", [4, 7, 13])
-def test_a_resumed_run_goes_on_to_the_same_losses(tmp_path, stop_at):
-    whole = run()[0].of("after")
+def test_a_resumed_run_goes_on_to_the_same_losses(tmp_path, stop_at, model):
+    whole = run(some_task(model=model))[0].of("after")
 
     def stop(stage, done, total):
         if done == stop_at:
@@ -116,9 +145,10 @@ def test_a_resumed_run_goes_on_to_the_same_losses(tmp_path, stop_at):
 
     first = Seen()
     with pytest.raises(Cancelled):
-        train(some_task(), CONFIG, recorder=first, checkpoints=tmp_path, progress=stop)
+        train(some_task(model=model), CONFIG, recorder=first, checkpoints=tmp_path, progress=stop)
     second = Seen()
-    train(some_task(), CONFIG, recorder=second, checkpoints=tmp_path)
+    torch.manual_seed(99)
+    train(some_task(model=model), CONFIG, recorder=second, checkpoints=tmp_path)
 
     taken = {s.snapshot: losses for s, losses in [*first, *second] if s.kind == "after"}
     assert np.array_equal(np.array([taken[i] for i in sorted(taken)]), whole)

@@ -5,18 +5,39 @@ import pytest
 import torch
 
 from carto_core.config import ModelConfig
-from carto_core.corpus.prepared import Tokens
+from carto_core.corpus.tokens import Tokens
+from carto_core.tasks import language
 from carto_core.tasks.language import LanguageTask, continuation_losses, greedy
 
 VOCAB, BOS = 20, 0
 RTOL = 1e-5
+MODELS = {
+    "lstm": {"embed": 6, "hidden": 10},
+    "gpt": {"hidden": 12, "layers": 2, "heads": 3},
+}
 
 
-def ragged_task(lengths, *, context=8, seed=0):
+@pytest.fixture(params=MODELS)
+def kind(request):
+    return request.param
+
+
+def ragged_task(kind, lengths, *, context=8, seed=0):
     rng = np.random.default_rng(seed)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     tokens = Tokens(rng.integers(1, VOCAB, offsets[-1]).astype(np.int32), offsets)
-    return LanguageTask(ModelConfig(embed=6, hidden=10, context=context), tokens, vocab_size=VOCAB, bos_id=BOS)
+    config = ModelConfig(task=kind, context=context, **MODELS[kind])
+    return LanguageTask(config, tokens, vocab_size=VOCAB, bos_id=BOS)
+
+
+def loud_model(task, seed=0):
+    """A model whose scores depend on all that it reads: a fresh transformer's hardly do."""
+    torch.manual_seed(seed)
+    model = task.build().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.4)
+    return model
 
 
 def slow_loss(task, model, sample):
@@ -33,13 +54,12 @@ def slow_loss(task, model, sample):
 
 
 @pytest.fixture(params=[[7, 1, 4], [3, 20, 8, 16, 1], [0, 5]], ids=["ragged", "windowed", "empty"])
-def task(request):
-    torch.manual_seed(0)
-    return ragged_task(request.param)
+def task(request, kind):
+    return ragged_task(kind, request.param)
 
 
 def test_batched_losses_equal_one_token_at_a_time(task):
-    model = task.build().eval()
+    model = loud_model(task)
     expected = [slow_loss(task, model, i) for i in range(task.num_samples)]
 
     batched = task.per_sample_loss(model, np.arange(task.num_samples), torch.device("cpu")).detach().numpy()
@@ -49,10 +69,9 @@ def test_batched_losses_equal_one_token_at_a_time(task):
     np.testing.assert_allclose(measured, expected, rtol=RTOL)
 
 
-def test_a_sample_has_the_same_loss_in_any_company():
-    torch.manual_seed(0)
-    task = ragged_task([7, 1, 4, 30, 2])
-    model = task.build().eval()
+def test_a_sample_has_the_same_loss_in_any_company(kind):
+    task = ragged_task(kind, [7, 1, 4, 30, 2])
+    model = loud_model(task)
     alone = task.per_sample_loss(model, np.array([2]), torch.device("cpu"))[0].item()
 
     for company in ([2, 0], [3, 2], [4, 1, 2, 3]):
@@ -60,10 +79,9 @@ def test_a_sample_has_the_same_loss_in_any_company():
         assert together == pytest.approx(alone, rel=RTOL)
 
 
-def test_token_losses_average_to_the_samples_loss():
-    torch.manual_seed(0)
-    task = ragged_task([7, 1, 20])
-    model = task.build().eval()
+def test_token_losses_average_to_the_samples_loss(kind):
+    task = ragged_task(kind, [7, 1, 20])
+    model = loud_model(task)
 
     tokens = task.token_losses(model, torch.device("cpu"))
 
@@ -71,18 +89,46 @@ def test_token_losses_average_to_the_samples_loss():
     np.testing.assert_allclose(means, task.measure(model, torch.device("cpu")), rtol=RTOL)
 
 
-def test_uniform_scores_cost_the_log_of_the_vocabulary():
-    task = ragged_task([7, 1, 4])
+def test_uniform_scores_cost_the_log_of_the_vocabulary(kind):
+    task = ragged_task(kind, [7, 1, 4])
     model = task.build().eval()
-    torch.nn.init.zeros_(model.head.weight)
-    torch.nn.init.zeros_(model.head.bias)
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
 
     np.testing.assert_allclose(task.measure(model, torch.device("cpu")), math.log(VOCAB), rtol=1e-6)
 
 
-def test_greedy_takes_the_best_token_step_by_step():
-    torch.manual_seed(1)
-    model = ragged_task([4]).build().eval()
+def test_measuring_in_small_passes_changes_no_loss(kind, monkeypatch):
+    task = ragged_task(kind, [7, 1, 4, 30, 2, 8, 8])
+    model = loud_model(task)
+    whole = task.measure(model, torch.device("cpu"))
+
+    monkeypatch.setattr(language, "MEASURE_SCORES", 9 * VOCAB)
+
+    assert max(len(rows) for rows, _ in task._measured_rows(model, torch.device("cpu"))) == 2
+    np.testing.assert_allclose(task.measure(model, torch.device("cpu")), whole, rtol=RTOL)
+
+
+def test_in_bfloat16_the_loss_is_the_float32_loss_of_the_models_scores(kind):
+    task = ragged_task(kind, [8, 8])
+    model = loud_model(task)
+    exact = task.measure(model, torch.device("cpu"))
+
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = task.per_sample_loss(model, np.arange(2), torch.device("cpu"))
+        logits, _ = model(torch.tensor([[BOS, *task.tokens[i][:-1].tolist()] for i in range(2)]))
+
+    assert logits.dtype == torch.bfloat16
+    assert losses.dtype == torch.float32
+    rows = torch.log_softmax(logits[0].double(), -1)
+    expected = -rows[torch.arange(8), torch.from_numpy(task.tokens[0].astype(np.int64))].mean().item()
+    assert losses[0].item() == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(losses.detach().numpy(), exact, rtol=0.03)
+    assert not np.array_equal(losses.detach().numpy(), exact)
+
+
+def test_greedy_takes_the_best_token_step_by_step(kind):
+    model = loud_model(ragged_task(kind, [4]), seed=1)
     prefixes = [[3, 4], [5], [7, 8]]
 
     decoded = greedy(model, prefixes, [3, 2, 1], bos_id=BOS, device=torch.device("cpu"))
@@ -94,9 +140,8 @@ def test_greedy_takes_the_best_token_step_by_step():
         assert found == ids[1 + len(prefix) :]
 
 
-def test_continuations_cost_what_the_whole_text_costs():
-    torch.manual_seed(1)
-    model = ragged_task([4]).build().eval()
+def test_continuations_cost_what_the_whole_text_costs(kind):
+    model = loud_model(ragged_task(kind, [4]), seed=1)
     prefix, continuations = [3, 4, 5], [[6, 7], [8], [9, 10, 11]]
 
     found = continuation_losses(model, prefix, continuations, bos_id=BOS, device=torch.device("cpu"))

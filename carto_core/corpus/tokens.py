@@ -1,0 +1,46 @@
+"""Token ids of many texts, end to end. Needs no tokenizer library: an engine elsewhere may bring its own ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from carto_core.types import Int32
+
+if TYPE_CHECKING:
+    from carto_core.corpus.tokenizer import BPE
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Texts as ids.
+
+    Attributes:
+        ids: int32[sum of lengths].
+        offsets: int64[N + 1]; text i is `ids[offsets[i]:offsets[i + 1]]`.
+    """
+
+    ids: Int32
+    offsets: np.ndarray
+
+    @classmethod
+    def encode(cls, texts: Sequence[str], tokenizer: BPE) -> Tokens:
+        """Return the tokens of `texts`, without BOS."""
+        lists = tokenizer.encode_many(texts)
+        offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in lists])]).astype(np.int64)
+        flat = np.fromiter((i for ids in lists for i in ids), np.int32, count=int(offsets[-1]))
+        return cls(flat, offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, sample: int) -> Int32:
+        return self.ids[self.offsets[sample] : self.offsets[sample + 1]]
+
+    @property
+    def lengths(self) -> Int32:
+        """int32[N]: tokens of each text; all of them are predicted (the first from BOS)."""
+        return np.diff(self.offsets).astype(np.int32)
