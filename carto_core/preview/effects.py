@@ -13,6 +13,7 @@ from scipy.stats import t as student
 from carto_core.types import ROLES, Interval
 
 CONFIDENCE = 0.95
+MAX_FLIPS = 20
 METRICS: dict[str, str] = {
     **{f"extraction.{role}": f"canary extraction, {role} half (share)" for role in ROLES},
     "natural_extraction": "natural extraction (share of duplicate groups)",
@@ -45,6 +46,28 @@ def paired_interval(differences: np.ndarray) -> tuple[float, Interval]:
     mean = float(values.mean())
     half = float(student.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
     return mean, Interval(mean - half, mean + half)
+
+
+def sign_flip_p(differences: np.ndarray) -> float:
+    """Return the exact two-sided p of a sign-flip test: how often random signs give a mean at least as far from 0.
+
+    Every pattern of signs is tried, so with S differences p is at least 2 / 2^S; NaN for none, at most 20 are taken.
+
+    Args:
+        differences: float64[S], paired over seeds, NaN left out.
+
+    Raises:
+        ValueError: more than 20 differences.
+    """
+    values = np.asarray(differences, np.float64)
+    values = values[~np.isnan(values)]
+    if len(values) == 0:
+        return math.nan
+    if len(values) > MAX_FLIPS:
+        raise ValueError(f"{len(values)} differences have too many sign patterns to try them all")
+    signs = 1.0 - 2.0 * ((np.arange(2 ** len(values))[:, None] >> np.arange(len(values))) & 1)
+    sums = signs @ values
+    return float(np.mean(np.abs(sums) >= abs(values.sum()) - 1e-12))
 
 
 def effects_of(arms: list[dict[str, Any]]) -> list[dict[str, Any]]:
