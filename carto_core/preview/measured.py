@@ -101,8 +101,8 @@ class _Told:
 
 
 def _audit(subject: Subject) -> dict[str, Any]:
-    extraction = audit_extraction(subject).summary
-    exposure = audit_exposure(subject).summary
+    extraction = audit_extraction(subject, searches=False).summary
+    exposure = audit_exposure(subject, searches=False).summary
     natural = audit_natural(subject).summary
     return {
         "extraction": {role: _counts(extraction[role]["inserted"]) for role in ROLES},

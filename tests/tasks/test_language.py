@@ -6,7 +6,7 @@ import torch
 
 from carto_core.config import ModelConfig
 from carto_core.corpus.prepared import Tokens
-from carto_core.tasks.language import LanguageTask, continuation_losses, greedy
+from carto_core.tasks.language import LanguageTask
 
 VOCAB, BOS = 20, 0
 RTOL = 1e-5
@@ -78,30 +78,3 @@ def test_uniform_scores_cost_the_log_of_the_vocabulary():
     torch.nn.init.zeros_(model.head.bias)
 
     np.testing.assert_allclose(task.measure(model, torch.device("cpu")), math.log(VOCAB), rtol=1e-6)
-
-
-def test_greedy_takes_the_best_token_step_by_step():
-    torch.manual_seed(1)
-    model = ragged_task([4]).build().eval()
-    prefixes = [[3, 4], [5], [7, 8]]
-
-    decoded = greedy(model, prefixes, [3, 2, 1], bos_id=BOS, device=torch.device("cpu"))
-
-    for prefix, length, found in zip(prefixes, [3, 2, 1], decoded, strict=True):
-        ids = [BOS, *prefix]
-        for _ in range(length):
-            ids.append(int(model(torch.tensor([ids]))[0][0, -1].argmax()))
-        assert found == ids[1 + len(prefix) :]
-
-
-def test_continuations_cost_what_the_whole_text_costs():
-    torch.manual_seed(1)
-    model = ragged_task([4]).build().eval()
-    prefix, continuations = [3, 4, 5], [[6, 7], [8], [9, 10, 11]]
-
-    found = continuation_losses(model, prefix, continuations, bos_id=BOS, device=torch.device("cpu"))
-
-    for continuation, losses in zip(continuations, found, strict=True):
-        logits = torch.log_softmax(model(torch.tensor([[BOS, *prefix, *continuation]]))[0][0], -1)
-        expected = [-logits[len(prefix) + i, token].item() for i, token in enumerate(continuation)]
-        np.testing.assert_allclose(losses, expected, rtol=1e-4)
