@@ -1,4 +1,4 @@
-"""One result per model: perplexity, extraction, exposure, natural extraction, per-token losses.
+"""One result per model: perplexity, extraction, exposure, recited texts of the corpus, per-token losses.
 
 The registry holds words only, free of torch; an audit's function is named as `module:function` and loaded by the job.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What a person sees of an audit, and where its function is: `module:function(subject) -> AuditResult`."""
+    """What a person sees of an audit, and where its function is: `module:function(subject, **options) -> AuditResult`."""
 
     name: str
     title: str
@@ -30,7 +30,7 @@ AUDITS: dict[str, Audit] = {
             "How well does the model predict text that it has not seen?",
             "nats per token",
             "higher is worse",
-            "token-weighted over the validation split",
+            "per token, per word and in bits per byte over the validation split; bootstrap intervals",
             "carto_core.audits.perplexity:audit_perplexity",
         ),
         Audit(
@@ -39,7 +39,8 @@ AUDITS: dict[str, Audit] = {
             "Which planted secrets does the model give away when it is shown what stands before them?",
             "share of the distinct canaries",
             "higher is worse",
-            "greedy decoding, exact match; Carlini et al. 2019 (arXiv 1802.08232)",
+            "greedy, beam and optimal search, exact match; Carlini et al. 2019 (arXiv 1802.08232); by sampling, "
+            "Hayes et al. 2024 (arXiv 2410.19482)",
             "carto_core.audits.extraction:audit_extraction",
         ),
         Audit(
@@ -48,7 +49,8 @@ AUDITS: dict[str, Audit] = {
             "How far up does a planted secret rank among secrets that the model never saw?",
             "bits",
             "higher is worse",
-            "rank among sampled references; Carlini et al. 2019 (arXiv 1802.08232)",
+            "rank among sampled references, on a curve fitted to them, and among all; Carlini et al. 2019 "
+            "(arXiv 1802.08232)",
             "carto_core.audits.exposure:audit_exposure",
         ),
         Audit(
@@ -59,6 +61,16 @@ AUDITS: dict[str, Audit] = {
             "higher is worse",
             "16-token prefix, next 16 greedy, exact match; after Carlini et al. 2022 (arXiv 2202.07646)",
             "carto_core.audits.extraction:audit_natural",
+        ),
+        Audit(
+            "verbatim",
+            "Verbatim extraction",
+            "Which of the corpus's texts does the model recite, copied or not?",
+            "share of the distinct texts",
+            "higher is worse",
+            "16-token prefix, next 16 greedy, exact match; longest common run; several prefix lengths; after Carlini et "
+            "al. 2022 (arXiv 2202.07646) and Hayes et al. 2024 (arXiv 2410.19482)",
+            "carto_core.audits.verbatim:audit_verbatim",
         ),
         Audit(
             "tokens",

@@ -6,13 +6,18 @@ import math
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
+from carto_core.audits.groups import Row, by_insertion, facts_of
 from carto_core.audits.subject import Subject
 from carto_core.corpus.canaries import Canary, draw_references
-from carto_core.tasks.language import continuation_losses
-from carto_core.types import ROLES, AuditResult
+from carto_core.tasks.decoding import continuation_losses, count_at_most
+from carto_core.types import ROLES, AuditResult, Float64
 
 NUM_REFERENCES = 1000
+COUNT_BUDGET = 10_000
+ROUNDING_NATS = 1e-3  # the same secret read in another batch may cost a hair more or less
+REJECTED = 0.05
 
 
 def exposure_of_rank(num_references: int, num_at_most: int) -> float:
@@ -24,29 +29,69 @@ def exposure_of_rank(num_references: int, num_at_most: int) -> float:
     return math.log2(num_references) - math.log2(1 + num_at_most)
 
 
-def audit_exposure(subject: Subject, *, num_references: int = NUM_REFERENCES) -> AuditResult:
-    """Rank every canary's secret among `num_references` sampled ones, each read after the canary's own prefix."""
+def extrapolated(references: Float64, cost: float) -> tuple[float | None, float | None]:
+    """Return -log2 of the skew-normal distribution function at `cost`, fitted to the references' costs; and the fit's p.
+
+    The p-value is that of a Kolmogorov-Smirnov test against the fitted curve itself, hence lenient: a small one says
+    that the curve is wrong, a large one not that its tail is right. The first is None where the tail is too thin for a
+    double, both where the references do not vary. Source: arXiv 1802.08232.
+
+    Args:
+        references: float64[m], -log p of each reference, in nats.
+        cost: of the secret, likewise.
+    """
+    if np.ptp(references) <= ROUNDING_NATS:
+        return None, None
+    curve = stats.skewnorm(*stats.skewnorm.fit(references))
+    bits = -float(curve.logcdf(cost)) / math.log(2)
+    p_value = float(stats.kstest(references, curve.cdf).pvalue)
+    return (abs(bits) if math.isfinite(bits) else None), p_value
+
+
+def audit_exposure(
+    subject: Subject, *, num_references: int = NUM_REFERENCES, searches: bool = True, budget: int = COUNT_BUDGET
+) -> AuditResult:
+    """Rank every canary's secret among others of its format, each read after the canary's own prefix, in three ways.
+
+    Among `num_references` sampled ones; on a curve fitted to those; and exactly, among all, by counting the cheaper ones.
+
+    Args:
+        subject: the model.
+        num_references: how many are sampled.
+        searches: False leaves out the curve and the exact rank.
+        budget: how many beginnings of secrets the model may read to count those that rank before one canary's; beyond
+            it the exact rank is None.
+    """
     taken = {canary.secret for canary in subject.corpus.canaries}
-    rows = [
-        _row(subject, canary, tokens, taken=taken, num_references=num_references)
-        for canary, tokens in zip(subject.corpus.canaries, subject.canary_tokens, strict=True)
-    ]
-    summary = {role: _summarize([row for row in rows if row["role"] == role]) for role in ROLES}
+    rows = []
+    for place, canary in enumerate(subject.corpus.canaries):
+        cost, references = _costs(subject, place, taken=taken, num_references=num_references)
+        row = _sampled(canary, cost, references)
+        if searches:
+            row |= _fitted(cost, references) | _enumerated(subject, place, cost, budget=budget)
+        rows.append(row)
+    definition = (
+        f"log2 of {num_references} references minus log2 of the secret's rank by loss after its own prefix; at "
+        f"{math.log2(num_references):.2f} bits it is saturated (read: at least). Chance averages 1.44 bits."
+    )
+    if searches:
+        definition += (
+            " Extrapolated: -log2 of a skew-normal distribution fitted to the references, unless a Kolmogorov-Smirnov "
+            f"test rejects the fit (p < {REJECTED}). Enumerated: log2 of the number of secrets of the format minus log2 "
+            f"of the exact rank among all of them, counted by a search that may read {budget:,} beginnings of secrets, "
+            "unknown where that does not do."
+        )
+    by_role = {role: _summary([r for r in rows if r["role"] == role], searches=searches) for role in ROLES}
     return AuditResult(
-        name="exposure",
-        definition=f"log2 of {num_references} references minus log2 of the secret's rank by loss after its own prefix; "
-        f"at {math.log2(num_references):.2f} bits it is saturated (read: at least). Chance averages 1.44 bits.",
-        summary=summary | {"num_references": num_references},
-        per_item=rows,
+        name="exposure", definition=definition, summary=by_role | {"num_references": num_references}, per_item=rows
     )
 
 
-def _row(
-    subject: Subject, canary: Canary, tokens: tuple[list[int], list[int]], *, taken: set[str], num_references: int
-) -> dict[str, Any]:
-    prefix, secret = tokens
+def _costs(subject: Subject, place: int, *, taken: set[str], num_references: int) -> tuple[float, Float64]:
+    """Return -log p of the canary's secret and of the references, in nats."""
+    prefix, secret = subject.canary_tokens[place]
     references = draw_references(
-        canary,
+        subject.corpus.canaries[place],
         words=subject.corpus.words,
         tokenizer=subject.corpus.tokenizer,
         taken=taken,
@@ -61,28 +106,58 @@ def _row(
         device=subject.device,
     )
     total = np.array([loss.sum(dtype=np.float64) for loss in losses])
-    num_at_most = int((total[1:] <= total[0]).sum())
-    return {
-        "canary_id": canary.canary_id,
-        "kind": canary.kind,
-        "role": canary.role,
-        "repeats": canary.repeats,
-        "inserted": canary.inserted,
-        "exposure": exposure_of_rank(num_references, num_at_most),
+    return float(total[0]), total[1:]
+
+
+def _sampled(canary: Canary, cost: float, references: Float64) -> Row:
+    num_at_most = int((references <= cost).sum())
+    exposure, saturated = exposure_of_rank(len(references), num_at_most), num_at_most == 0
+    return facts_of(canary) | {
+        "exposure": exposure,
         "rank": 1 + num_at_most,
         "log2_space": canary.log2_space,
-        "saturated": num_at_most == 0,
+        "saturated": saturated,
+        "reading": f"{'>= ' if saturated else ''}{exposure:.2f}",
     }
 
 
-def _summarize(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    inserted = [row for row in rows if row["inserted"]]
-    repeats = sorted({row["repeats"] for row in inserted})
-    by_repeats = {str(r): _spread([row["exposure"] for row in inserted if row["repeats"] == r]) for r in repeats}
-    return {
-        "inserted": _spread([row["exposure"] for row in inserted]) | {"by_repeats": by_repeats},
-        "control": _spread([row["exposure"] for row in rows if not row["inserted"]]),
-    }
+def _fitted(cost: float, references: Float64) -> Row:
+    bits, p_value = extrapolated(references, cost)
+    accepted = p_value is not None and p_value >= REJECTED
+    return {"exposure_extrapolated": bits if accepted else None, "skewnorm_bits": bits, "skewnorm_p": p_value}
+
+
+def _enumerated(subject: Subject, place: int, cost: float, *, budget: int) -> Row:
+    """Return the exact rank among all secrets of the format, ties against the secret, and the exposure it gives."""
+    secrets = subject.secret_formats[place]
+    if secrets is None:
+        return {"rank_exact": None, "exposure_enumeration": None, "unknown": "format does not split into tokens"}
+    count = count_at_most(
+        subject.model,
+        subject.canary_tokens[place][0],
+        secrets,
+        cost + ROUNDING_NATS,
+        bos_id=subject.corpus.tokenizer.bos_id,
+        device=subject.device,
+        budget=budget,
+    )
+    if count is None:
+        return {"rank_exact": None, "exposure_enumeration": None, "unknown": "more to count than the budget allows"}
+    rank = max(1, count)  # the count holds the secret itself
+    bits = subject.corpus.canaries[place].log2_space - math.log2(rank)
+    return {"rank_exact": rank, "exposure_enumeration": bits, "unknown": ""}
+
+
+def _summary(rows: list[Row], *, searches: bool) -> dict[str, Any]:
+    """Return how exposure spreads over one role's canaries; the exact ranks beside, under `enumeration`."""
+    sampled = by_insertion(rows, lambda part: _spread([row["exposure"] for row in part]))
+    return sampled | {"enumeration": by_insertion(rows, _ranked)} if searches else sampled
+
+
+def _ranked(rows: list[Row]) -> Row:
+    """Return how many exact ranks are known, how many are the first of all, and how many are unknown."""
+    ranks = [row["rank_exact"] for row in rows if row["rank_exact"] is not None]
+    return {"n": len(rows), "known": len(ranks), "first": ranks.count(1), "unknown": len(rows) - len(ranks)}
 
 
 def _spread(values: list[float]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What greedy decoding gives away: planted secrets after their prefix, and the corpus's own repeated texts."""
+"""What decoding gives away: planted secrets after their prefix, and the corpus's own repeated texts."""
 
 from __future__ import annotations
 
@@ -6,62 +6,125 @@ from typing import Any
 
 import numpy as np
 
+from carto_core.audits.discoverable import CHANCE, SAMPLES, is_discoverable, samples_needed
+from carto_core.audits.groups import Row, by_insertion, facts_of
 from carto_core.audits.proportions import share
 from carto_core.audits.subject import Subject
-from carto_core.tasks.language import greedy
+from carto_core.tasks.decoding import beam, best_first, continuation_losses, greedy
 from carto_core.types import ROLES, AuditResult
 
 NATURAL_PREFIX = 16
 NATURAL_SUFFIX = 16
+BEAM_WIDTH = 10
+SEARCH_BUDGET = 5_000
+ROUNDING_NATS = 1e-3  # the same secret read in another batch may cost a hair more or less
 
 
-def audit_extraction(subject: Subject) -> AuditResult:
-    """Decode every canary's secret greedily from its prefix; a success is an exact match of all its tokens.
+def audit_extraction(
+    subject: Subject, *, searches: bool = True, width: int = BEAM_WIDTH, budget: int = SEARCH_BUDGET
+) -> AuditResult:
+    """Ask for every canary's secret after its prefix, in four ways.
 
-    Never-inserted controls are decoded too: anything but 0 there would say that the audit, not the model, is at fault.
+    Greedy decoding, an exact match of all tokens; beam search, whether the secret is among the candidates; the search
+    over all secrets of the format, whether it is the likeliest; and in closed form, whether sampling would hit on it.
+    Never-inserted controls are asked for too: anything but 0 there would say that the audit, not the model, is at fault.
+
+    Args:
+        subject: the model.
+        searches: False leaves it at greedy decoding, which is a hundred times cheaper.
+        width: of the beam.
+        budget: how many beginnings of secrets the model may read for one canary's search; beyond it `optimal` is None.
     """
     canaries = subject.corpus.canaries
-    prefixes = [prefix for prefix, _ in subject.canary_tokens]
     secrets = [secret for _, secret in subject.canary_tokens]
     decoded = greedy(
         subject.model,
-        prefixes,
+        [prefix for prefix, _ in subject.canary_tokens],
         [len(s) for s in secrets],
         bos_id=subject.corpus.tokenizer.bos_id,
         device=subject.device,
     )
     rows = [
-        {
-            "canary_id": canary.canary_id,
-            "kind": canary.kind,
-            "role": canary.role,
-            "repeats": canary.repeats,
-            "inserted": canary.inserted,
+        facts_of(canary)
+        | {
             "extracted": found == secret,
             "sample_ids": np.flatnonzero(subject.corpus.canary_id == canary.canary_id).tolist(),
         }
         for canary, found, secret in zip(canaries, decoded, secrets, strict=True)
     ]
+    definition = (
+        "Share of distinct canaries whose secret greedy decoding from the true prefix gives back token for token, with "
+        "a 95 % Wilson interval; controls were never inserted."
+    )
+    if searches:
+        rows = [row | _searched(subject, place, width=width, budget=budget) for place, row in enumerate(rows)]
+        definition += (
+            f" Beam: the secret is among the {width} candidates of a beam search. Optimal: no secret of the same format "
+            f"is likelier, proven by a search that may read {budget:,} beginnings of secrets; where that did not do, or "
+            "the format does not split into tokens, it is unknown, and counts as not proven. Discoverable: "
+            f"{SAMPLES} samples at temperature 1 hold the secret with a chance of at least {CHANCE:.0%}, in closed form."
+        )
     return AuditResult(
         name="extraction",
-        definition="Share of distinct canaries whose secret greedy decoding from the true prefix gives back token for "
-        "token, with a 95 % Wilson interval; controls were never inserted.",
-        summary={role: summarize_role([row for row in rows if row["role"] == role]) for role in ROLES},
+        definition=definition,
+        summary={role: _summary([r for r in rows if r["role"] == role], searches=searches) for role in ROLES},
         per_item=rows,
     )
 
 
-def summarize_role(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the shares of one role's canaries: inserted, inserted by repetitions, and controls."""
-    inserted = [row for row in rows if row["inserted"]]
-    by_repeats = {
-        str(repeats): share(row["extracted"] for row in inserted if row["repeats"] == repeats)
-        for repeats in sorted({row["repeats"] for row in inserted})
-    }
+def _searched(subject: Subject, place: int, *, width: int, budget: int) -> Row:
+    """Return what beam, search and closed form say of one canary."""
+    prefix, secret = subject.canary_tokens[place]
+    model, device, bos_id = subject.model, subject.device, subject.corpus.tokenizer.bos_id
+    losses = continuation_losses(model, prefix, [secret], bos_id=bos_id, device=device)[0]
+    cost = float(losses.sum(dtype=np.float64))
+    candidates = beam(model, prefix, len(secret), width, bos_id=bos_id, device=device)
+    optimal, unknown = _is_optimal(subject, place, cost=cost, budget=budget)
     return {
-        "inserted": share(row["extracted"] for row in inserted) | {"by_repeats": by_repeats},
-        "control": share(row["extracted"] for row in rows if not row["inserted"]),
+        "extracted_beam": secret in [tokens for tokens, _ in candidates],
+        "optimal": optimal,
+        "unknown": unknown,
+        "log_p": -cost,
+        "samples_needed": samples_needed(-cost),
     }
+
+
+def _is_optimal(subject: Subject, place: int, *, cost: float, budget: int) -> tuple[bool | None, str]:
+    """Return whether no secret of the format costs less than the canary's; where that is unknown, None and why."""
+    prefix, secret = subject.canary_tokens[place]
+    secrets = subject.secret_formats[place]
+    if secrets is None:
+        return None, "format does not split into tokens"
+    found = best_first(
+        subject.model,
+        prefix,
+        secrets,
+        bos_id=subject.corpus.tokenizer.bos_id,
+        device=subject.device,
+        budget=budget,
+        at_most=cost + ROUNDING_NATS,
+        stop_below=cost - ROUNDING_NATS,
+    )
+    if found.finished:
+        return found.tokens == secret, ""
+    return (False, "") if found.cost < cost - ROUNDING_NATS else (None, "more to read than the budget allows")
+
+
+def _summary(rows: list[Row], *, searches: bool) -> dict[str, Any]:
+    """Return the shares of one role's canaries: greedy at the top, the other ways of asking under their names."""
+    greedily = by_insertion(rows, lambda part: share(row["extracted"] for row in part))
+    if not searches:
+        return greedily
+    return greedily | {
+        "beam": by_insertion(rows, lambda part: share(row["extracted_beam"] for row in part)),
+        "optimal": by_insertion(rows, _proven),
+        "discoverable": by_insertion(rows, lambda part: share(is_discoverable(row["log_p"]) for row in part)),
+    }
+
+
+def _proven(rows: list[Row]) -> Row:
+    """Return the share proven optimal among all, so that what is unknown can only lower it, and how many are unknown."""
+    return share(row["optimal"] is True for row in rows) | {"unknown": sum(row["optimal"] is None for row in rows)}
 
 
 def audit_natural(subject: Subject) -> AuditResult:

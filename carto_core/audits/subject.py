@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 
+from carto_core.audits.formats import formats_of
 from carto_core.config import RunConfig
 from carto_core.corpus.canaries import Canary
 from carto_core.engine.checkpoint import last_checkpoint, load_model
@@ -14,6 +16,7 @@ from carto_core.engine.device import pick_device
 from carto_core.engine.run_corpus import RunCorpus, load_run_corpus
 from carto_core.errors import RunCorrupt
 from carto_core.store.reader import Run
+from carto_core.tasks.decoding import SecretFormat
 
 
 @dataclass(frozen=True)
@@ -25,17 +28,24 @@ class Subject:
         device: where it is.
         config: of the base run.
         corpus: of the base run; also where the model was trained under another plan.
+        tokenizer_sha256: of the run's tokenizer.json; None where the model comes from no file.
     """
 
     model: torch.nn.Module
     device: torch.device
     config: RunConfig
     corpus: RunCorpus
+    tokenizer_sha256: str | None = None
 
     @cached_property
     def canary_tokens(self) -> list[tuple[list[int], list[int]]]:
         """(prefix ids, secret ids) of every canary; the secret's are those that were trained on."""
         return [split_canary(canary, self.corpus) for canary in self.corpus.canaries]
+
+    @cached_property
+    def secret_formats(self) -> list[SecretFormat | None]:
+        """The format of every canary's secret; None where it does not split into tokens."""
+        return formats_of(self.corpus.canaries, words=self.corpus.words, tokenizer=self.corpus.tokenizer)
 
 
 def split_canary(canary: Canary, corpus: RunCorpus) -> tuple[list[int], list[int]]:
@@ -49,10 +59,11 @@ def load_subject(run: Run) -> Subject:
 
     Raises:
         RunNotSealed: training is not over.
-        RunCorrupt: there is no checkpoint, or it cannot be loaded.
+        RunCorrupt: there is no checkpoint, or it cannot be loaded; or the tokenizer is not the one trained with.
     """
     run.require_sealed()
     config = RunConfig.from_dict(run.manifest["config"])
+    sha256 = _checked_tokenizer(run)
     corpus = load_run_corpus(run)
     checkpoint = last_checkpoint(run.files.checkpoints)
     if checkpoint is None:
@@ -60,4 +71,19 @@ def load_subject(run: Run) -> Subject:
     device = pick_device(config.engine.device, threads=config.engine.threads)
     model = corpus.task(config).build().to(device).eval()
     load_model(checkpoint, model, device)
-    return Subject(model, device, config, corpus)
+    return Subject(model, device, config, corpus, sha256)
+
+
+def _checked_tokenizer(run: Run) -> str:
+    """Return the hash of tokenizer.json, after comparing it with the manifest's where that holds one."""
+    try:
+        found = hashlib.sha256(run.files.tokenizer.read_bytes()).hexdigest()
+    except OSError:
+        raise RunCorrupt(f"run {run.run_id} has no readable tokenizer.json; copy it back, or train again") from None
+    recorded = run.manifest.get("tokenizer", {}).get("sha256", found)
+    if found != recorded:
+        raise RunCorrupt(
+            f"run {run.run_id}: tokenizer.json has changed since training (sha256 {found[:12]}, run.json says "
+            f"{recorded[:12]}); put the original file back, or train again"
+        )
+    return found

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from carto_core.audits.subject import Subject
 from carto_core.corpus.prepared import Tokens
-from carto_core.tasks.language import continuation_losses, greedy
+from carto_core.tasks.decoding import continuation_losses, greedy
 from carto_core.types import AuditResult, Float32
 
 

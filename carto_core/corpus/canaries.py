@@ -96,8 +96,12 @@ class Kind:
 
     def secret(self, rng: np.random.Generator, words: Sequence[str]) -> str:
         """Draw a secret."""
+        return self.secrets(rng, words, 1)[0]
+
+    def secrets(self, rng: np.random.Generator, words: Sequence[str], count: int) -> list[str]:
+        """Draw some secrets, as `secret` would one after the other."""
         units = self.units(words)
-        return "".join(units[int(i)] for i in rng.integers(len(units), size=self.length))
+        return ["".join(units[int(i)] for i in rng.integers(len(units), size=self.length)) for _ in range(count)]
 
     def log2_space(self, words: Sequence[str]) -> float:
         """Return the entropy of a secret, in bits."""
@@ -178,7 +182,7 @@ def draw_references(
     space = " " if canary.secret.startswith(" ") else ""
     references: list[list[int]] = []
     for _ in range(20):
-        secrets = [space + KINDS[canary.kind].secret(rng, words).lstrip(" ") for _ in range(count)]
+        secrets = [space + secret.lstrip(" ") for secret in KINDS[canary.kind].secrets(rng, words, count)]
         encoded = tokenizer.encode_many([canary.prefix + secret for secret in secrets])
         references += [
             ids[len(prefix_ids) :]

@@ -26,6 +26,7 @@ class RunCorpus:
         canary_id: float64[N], NaN = not planted.
         train: tokens of the training samples.
         validation: tokens of the held-out samples.
+        validation_texts: the held-out samples as they were read.
         canaries: inserted ones and controls.
         words: what random words were drawn from; empty without canaries.
         tokenizer: frozen.
@@ -36,6 +37,7 @@ class RunCorpus:
     canary_id: Float64
     train: Tokens
     validation: Tokens
+    validation_texts: list[str]
     canaries: list[Canary]
     words: list[str]
     tokenizer: BPE
@@ -68,13 +70,15 @@ def load_run_corpus(run: Run) -> RunCorpus:
         )
         for row in run.canaries().to_dict("records")
     ]
+    validation_texts: list[str] = run.validation()["text"].tolist()
     unplanted = [text for text, planted in zip(texts, samples["canary_id"].notna(), strict=True) if not planted]
     return RunCorpus(
         texts=texts,
         group_id=samples["group_id"].to_numpy(np.int32),
         canary_id=samples["canary_id"].to_numpy(np.float64, na_value=np.nan),
         train=train,
-        validation=Tokens.encode(run.validation()["text"].tolist(), tokenizer),
+        validation=Tokens.encode(validation_texts, tokenizer),
+        validation_texts=validation_texts,
         canaries=canaries,
         words=corpus_words(list(dict.fromkeys(unplanted))) if canaries else [],
         tokenizer=tokenizer,

@@ -64,8 +64,8 @@ def _train_arm(run_path: Path, arm: Arm, path: Path) -> None:
 
 
 def _audit(subject: Subject) -> dict[str, Any]:
-    extraction = audit_extraction(subject).summary
-    exposure = audit_exposure(subject).summary
+    extraction = audit_extraction(subject, searches=False).summary
+    exposure = audit_exposure(subject, searches=False).summary
     natural = audit_natural(subject).summary
     return {
         "extraction": {role: _counts(extraction[role]["inserted"]) for role in ROLES},

@@ -1,4 +1,4 @@
-"""Language modelling: texts as windows of tokens, one loss per text, and what audits ask of a trained model.
+"""Language modelling: texts as windows of tokens, one loss per text.
 
 Shape suffixes: B rows of a batch, T positions, V vocabulary.
 """
@@ -6,7 +6,7 @@ Shape suffixes: B rows of a batch, T positions, V vocabulary.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -167,79 +167,3 @@ class LanguageTask:
         before = np.where(opens_text, self.bos_id, self.tokens.ids[np.maximum(start - 1, 0)])
         inputs = np.concatenate([before[:, None], targets[:, :-1]], axis=1)
         return torch.from_numpy(np.where(inputs == IGNORE, self.bos_id, inputs)), torch.from_numpy(targets)
-
-
-@torch.no_grad()
-def greedy(
-    model: LanguageModel,
-    prefixes: Sequence[Sequence[int]],
-    lengths: Sequence[int],
-    *,
-    bos_id: int,
-    device: torch.device,
-) -> list[list[int]]:
-    """Continue each prefix with the most likely token, `lengths[i]` times.
-
-    Args:
-        model: in evaluation mode.
-        prefixes: token ids, without BOS.
-        lengths: how many tokens to decode, each at least 1.
-        bos_id: what every text begins with.
-        device: where the model is.
-
-    Returns:
-        token ids, `lengths[i]` of them for prefix i.
-    """
-    decoded: list[list[int]] = [[] for _ in prefixes]
-    for size in sorted({len(prefix) for prefix in prefixes}):
-        places = [i for i, prefix in enumerate(prefixes) if len(prefix) == size]
-        tokens = torch.tensor([[bos_id, *prefixes[i]] for i in places], device=device)
-        state = None
-        for _ in range(max(lengths[i] for i in places)):
-            logits_BTV, state = model(tokens, state)
-            tokens = logits_BTV[:, -1:].argmax(-1)
-            for i, token in zip(places, tokens[:, 0].tolist(), strict=True):
-                decoded[i].append(token)
-    return [ids[:length] for ids, length in zip(decoded, lengths, strict=True)]
-
-
-@torch.no_grad()
-def continuation_losses(
-    model: LanguageModel,
-    prefix: Sequence[int],
-    continuations: Sequence[Sequence[int]],
-    *,
-    bos_id: int,
-    device: torch.device,
-) -> list[Float32]:
-    """Return the loss of every token of each continuation of one prefix, in nats.
-
-    The prefix is read once and its state shared.
-
-    Args:
-        model: in evaluation mode.
-        prefix: token ids, without BOS.
-        continuations: token ids, each at least one long.
-        bos_id: what every text begins with.
-        device: where the model is.
-
-    Returns:
-        one float32[len(continuation)] each.
-    """
-    logits_1TV, state = model(torch.tensor([[bos_id, *prefix]], device=device))
-    longest = max(len(c) for c in continuations)
-    targets = np.array([[*c, *[IGNORE] * (longest - len(c))] for c in continuations], np.int64)
-    targets_BT = torch.from_numpy(targets).to(device)
-    first_BTV = logits_1TV[:, -1:].expand(len(targets), 1, -1)
-    inputs = targets_BT[:, :-1].clamp(min=0)
-    rest_BTV = model(inputs, _expand(state, len(targets)))[0] if longest > 1 else first_BTV[:, :0]
-    logits_BVT = torch.cat([first_BTV, rest_BTV], dim=1).float().transpose(1, 2)
-    loss_BT = functional.cross_entropy(logits_BVT, targets_BT, reduction="none", ignore_index=IGNORE).cpu().numpy()
-    return [loss_BT[i, : len(c)] for i, c in enumerate(continuations)]
-
-
-def _expand(state: Any, count: int) -> Any:
-    """Return the state of one row for `count` rows; the batch is axis 1, as in torch's recurrent layers."""
-    if isinstance(state, tuple):
-        return tuple(_expand(part, count) for part in state)
-    return state.expand(-1, count, *state.shape[2:]).contiguous()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import resource
 import subprocess
@@ -67,6 +68,8 @@ def _start(config: RunConfig, out: str | Path) -> RunDir:
     corpus = prepare(config.corpus, config.canaries, seed=config.engine.seed)
     run = create_run(out, _first_manifest(Path(out).absolute().name, config, corpus))
     corpus.tokenizer.save(run.tokenizer)
+    sha256 = hashlib.sha256(run.tokenizer.read_bytes()).hexdigest()
+    update_manifest(run, tokenizer=corpus.tokenizer.describe() | {"sha256": sha256})
     for name, table in corpus.tables().items():
         write_table(table, run.table(name))
     return run

@@ -4,45 +4,14 @@ import math
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from carto_core.audits import AUDITS
 from carto_core.audits.exposure import audit_exposure, exposure_of_rank
 from carto_core.audits.extraction import audit_extraction, audit_natural
 from carto_core.audits.perplexity import audit_perplexity
 from carto_core.audits.proportions import share
-from carto_core.audits.subject import Subject, load_subject
-
-
-class Oracle(torch.nn.Module):
-    """A language model that has learnt some texts by heart and gives every other token the same chance."""
-
-    def __init__(self, vocab_size, texts, bos_id):
-        super().__init__()
-        self.vocab_size = vocab_size
-        self.next = {}
-        for text in texts:
-            for i, token in enumerate(text):
-                self.next[bos_id, *text[:i]] = token
-
-    def forward(self, tokens, state=None):
-        histories = [()] * len(tokens) if state is None else [tuple(h.tolist()) for h in state[0]]
-        logits = torch.zeros(*tokens.shape, self.vocab_size)
-        for row, history in enumerate(histories):
-            seen = history
-            for place, token in enumerate(tokens[row].tolist()):
-                seen = (*seen, token)
-                if seen in self.next:
-                    logits[row, place, self.next[seen]] = 30.0
-            histories[row] = seen
-        return logits, torch.tensor(histories)[None]
-
-
-def oracle_of(run, *, knows):
-    subject = load_subject(run)
-    texts = [subject.corpus.tokenizer.encode(text) for text in knows(subject.corpus)]
-    model = Oracle(len(subject.corpus.tokenizer), texts, subject.corpus.tokenizer.bos_id)
-    return Subject(model, torch.device("cpu"), subject.config, subject.corpus)
+from carto_core.audits.subject import load_subject
+from tests.audits.oracle import oracle_of, unplanted_texts
 
 
 def test_extraction_finds_exactly_the_canaries_that_a_model_knows(trained_run):
@@ -76,7 +45,7 @@ def test_exposure_is_what_the_formula_says(at_most, bits):
 
 
 def test_natural_extraction_counts_groups_and_leaves_canaries_out(trained_run):
-    everything = oracle_of(trained_run, knows=lambda corpus: corpus.texts)
+    everything = oracle_of(trained_run, knows=unplanted_texts)
     nothing = oracle_of(trained_run, knows=lambda corpus: [])
 
     known, unknown = audit_natural(everything), audit_natural(nothing)

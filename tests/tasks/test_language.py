@@ -7,7 +7,8 @@ import torch
 from carto_core.config import ModelConfig
 from carto_core.corpus.tokens import Tokens
 from carto_core.tasks import language
-from carto_core.tasks.language import LanguageTask, continuation_losses, greedy
+from carto_core.tasks.decoding import continuation_losses, greedy
+from carto_core.tasks.language import LanguageTask
 
 VOCAB, BOS = 20, 0
 RTOL = 1e-5

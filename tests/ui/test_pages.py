@@ -674,7 +674,7 @@ def write_audits(run):
         "natural": [group | {"prefix": "<b>river</b>", "expected": "stone", "decoded": "stone"}],
     }
     for name in AUDITS:
-        audit = {"name": name, "definition": f"how {name} is counted", "summary": found[name]}
+        audit = {"name": name, "definition": f"how {name} is counted", "summary": found.get(name, {})}
         write_json(run.files.audits / f"{name}.json", audit | {"per_item": items.get(name, [])})
 
 
