@@ -154,6 +154,11 @@ def is_inside(x, y, corners):
             "ConfigError",
             "got --vocab-size 300",
         ),
+        (
+            ["train", "--corpus", "demo", "--out", "OUT", "--task", "gpt", "--context", "20"],
+            "ConfigError",
+            "the longest canary has",
+        ),
         (["train", "--corpus", "demo", "--out", "RUN"], "RunExists", "choose another --out"),
         (["score", "nope"], "RunNotFound", "no run 'nope'"),
         (["score", "RUN", "--y", "vibes"], "UnknownNameError", "unknown score 'vibes'; choose one of"),

@@ -24,12 +24,21 @@ class ModelSize:
 
 @dataclass(frozen=True, slots=True)
 class TaskInfo:
-    """What a person sees of a task, and where its maker is: `module:function(model_config, vocab_size) -> nn.Module`."""
+    """What a person sees of a task, and where its maker is.
+
+    Attributes:
+        name: key in `TASKS`.
+        title: in words.
+        builder: `module:function(model_config, vocab_size) -> nn.Module`.
+        sizes: by name; every task has a `small` one.
+        bounded: whether the model can read no further than its context, also when it is asked about a longer text.
+    """
 
     name: str
     title: str
     builder: str
     sizes: dict[str, ModelSize]
+    bounded: bool = False
 
 
 TASKS: dict[str, TaskInfo] = {
@@ -53,6 +62,7 @@ TASKS: dict[str, TaskInfo] = {
                 3e-4,
             ),
         },
+        bounded=True,
     ),
 }
 

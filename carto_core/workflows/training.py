@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from carto_core import CONTRACT_VERSION, __version__
-from carto_core.config import RunConfig, ScoreConfig
+from carto_core.config import ModelConfig, RunConfig, ScoreConfig
 from carto_core.corpus.prepared import PreparedCorpus, prepare
 from carto_core.engine.checkpoint import checkpointed_step
 from carto_core.engine.loop import train
 from carto_core.engine.run_corpus import load_run_corpus
-from carto_core.errors import Cancelled, CartoError, RunError, RunNotFound
+from carto_core.errors import Cancelled, CartoError, ConfigError, RunError, RunNotFound
 from carto_core.store.reader import Run
 from carto_core.store.rundir import RunDir, create_run, now, read_manifest, run_status, this_process, update_manifest
 from carto_core.store.sealed import seal
 from carto_core.store.writer import PartWriter, write_table
+from carto_core.tasks import TASKS
 from carto_core.workflows import light
 from carto_core.workflows.progress import ProgressFile, device_slot, stoppable
 
@@ -43,6 +44,7 @@ def train_run(config: RunConfig, out: str | Path) -> dict[str, Any]:
     Raises:
         RunExists: `out` is there already.
         CorpusError: see `prepare`; no run is left behind.
+        ConfigError: the model could not read the canaries; no run is left behind.
         Cancelled: the process was told to stop; the run can be resumed.
     """
     with stoppable():
@@ -66,6 +68,7 @@ def resume_run(out: str | Path) -> dict[str, Any]:
 def _start(config: RunConfig, out: str | Path) -> RunDir:
     """Prepare the corpus before the run exists: a bad corpus leaves nothing half-made behind."""
     corpus = prepare(config.corpus, config.canaries, seed=config.engine.seed)
+    _require_readable_canaries(config.model, corpus)
     run = create_run(out, _first_manifest(Path(out).absolute().name, config, corpus))
     corpus.tokenizer.save(run.tokenizer)
     sha256 = hashlib.sha256(run.tokenizer.read_bytes()).hexdigest()
@@ -73,6 +76,16 @@ def _start(config: RunConfig, out: str | Path) -> RunDir:
     for name, table in corpus.tables().items():
         write_table(table, run.table(name))
     return run
+
+
+def _require_readable_canaries(model: ModelConfig, corpus: PreparedCorpus) -> None:
+    """Refuse, before an hour of training, a model that could not be asked for its secrets afterwards."""
+    longest = max((len(corpus.tokenizer.encode(canary.text)) for canary in corpus.canaries), default=0)
+    if model.task in TASKS and TASKS[model.task].bounded and longest > model.context:
+        raise ConfigError(
+            f"a {model.task} reads at most --context tokens, {model.context}, and the longest canary has {longest}; "
+            f"use --context {longest} or more, or --canaries none"
+        )
 
 
 def _open_to_resume(path: Path) -> RunDir:

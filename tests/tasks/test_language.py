@@ -126,6 +126,7 @@ def test_in_bfloat16_the_loss_is_the_float32_loss_of_the_models_scores(kind):
     assert losses[0].item() == pytest.approx(expected, rel=1e-5)
     np.testing.assert_allclose(losses.detach().numpy(), exact, rtol=0.03)
     assert not np.array_equal(losses.detach().numpy(), exact)
+    assert task.per_sample_loss(model.to(torch.bfloat16), np.arange(2), torch.device("cpu")).dtype == torch.float32
 
 
 def test_greedy_takes_the_best_token_step_by_step(kind):
