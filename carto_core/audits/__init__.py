@@ -1,4 +1,4 @@
-"""One result per model: perplexity, extraction, exposure, recited texts of the corpus, per-token losses.
+"""One result per model: perplexity, extraction, exposure, recited texts, membership, per-token losses.
 
 The registry holds words only, free of torch; an audit's function is named as `module:function` and loaded by the job.
 """
@@ -71,6 +71,15 @@ AUDITS: dict[str, Audit] = {
             "16-token prefix, next 16 greedy, exact match; longest common run; several prefix lengths; after Carlini et "
             "al. 2022 (arXiv 2202.07646) and Hayes et al. 2024 (arXiv 2410.19482)",
             "carto_core.audits.verbatim:audit_verbatim",
+        ),
+        Audit(
+            "membership",
+            "Membership inference",
+            "Can someone who holds a text tell whether the model was trained on it?",
+            "area under the ROC curve",
+            "higher is worse",
+            "six attacks, members against validation texts; Carlini et al. 2022 (arXiv 2112.03570)",
+            "carto_core.audits.membership:audit_membership",
         ),
         Audit(
             "tokens",

@@ -15,6 +15,7 @@ from carto_core.engine.checkpoint import last_checkpoint, load_model
 from carto_core.engine.device import pick_device
 from carto_core.engine.run_corpus import RunCorpus, load_run_corpus
 from carto_core.errors import RunCorrupt
+from carto_core.store.folds import Folds, read_folds
 from carto_core.store.reader import Run
 from carto_core.tasks.decoding import SecretFormat
 
@@ -29,6 +30,7 @@ class Subject:
         config: of the base run.
         corpus: of the base run; also where the model was trained under another plan.
         tokenizer_sha256: of the run's tokenizer.json; None where the model comes from no file.
+        folds: models of the same kind that were each trained on a part of the samples; None where there are none.
     """
 
     model: torch.nn.Module
@@ -36,6 +38,7 @@ class Subject:
     config: RunConfig
     corpus: RunCorpus
     tokenizer_sha256: str | None = None
+    folds: Folds | None = None
 
     @cached_property
     def canary_tokens(self) -> list[tuple[list[int], list[int]]]:
@@ -59,7 +62,8 @@ def load_subject(run: Run) -> Subject:
 
     Raises:
         RunNotSealed: training is not over.
-        RunCorrupt: there is no checkpoint, or it cannot be loaded; or the tokenizer is not the one trained with.
+        RunCorrupt: there is no checkpoint, or it or the fold models' losses cannot be loaded; or the tokenizer is not the
+            one trained with.
     """
     run.require_sealed()
     config = RunConfig.from_dict(run.manifest["config"])
@@ -71,7 +75,7 @@ def load_subject(run: Run) -> Subject:
     device = pick_device(config.engine.device, threads=config.engine.threads)
     model = corpus.task(config).build().to(device).eval()
     load_model(checkpoint, model, device)
-    return Subject(model, device, config, corpus, sha256)
+    return Subject(model, device, config, corpus, sha256, read_folds(run.files))
 
 
 def _checked_tokenizer(run: Run) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from carto_core.config import ScoreConfig
-from carto_core.scores import trajectory
+from carto_core.scores import tokenwise, trajectory
 from carto_core.types import Float32, Int32
 
 CHUNK = 65_536
@@ -93,8 +93,7 @@ def _as_score(num_tokens: Int32) -> Float32:
 
 
 def _zlib_ratio(losses: Float32, zlib_bytes: Int32) -> Float32:
-    """Return mean nats per token / length of the compressed text in bytes; as in `tokenwise`, under the last losses."""
-    return (trajectory.final_loss(losses) / zlib_bytes).astype(np.float32)
+    return tokenwise.zlib_ratio(trajectory.final_loss(losses), zlib_bytes)
 
 
 _CARTO = "GenDataCarto, arXiv 2509.00083"
@@ -271,6 +270,15 @@ SCORES: dict[str, Score] = {
             higher_means="Its least expected tokens are probable for what the model expects at each place.",
             memorized_when="high",
             source="Min-K%++, Zhang et al., arXiv 2404.02936",
+            probe="passes",
+        ),
+        Score(
+            name="recitation",
+            title="Recitation",
+            unit="share of its tokens",
+            higher_means="A longer stretch of it is what greedy decoding would write, token by token.",
+            memorized_when="high",
+            source="ours",
             probe="passes",
         ),
         Score(

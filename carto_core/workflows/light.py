@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from carto_core.scores.agreement import agreement
 from carto_core.scores.labels import LABELS, TRUTHS, known_labels, slice_names
 from carto_core.scores.quality import Quality, qualities
 from carto_core.scores.recommendation import LITERAL, Recommendation, recommend
+from carto_core.scores.tokenwise import zlib_bytes
 from carto_core.selection import Rule, resolve
 from carto_core.store.probes import read_probes
 from carto_core.store.reader import Run
@@ -130,12 +130,11 @@ def score(run: Run, config: ScoreConfig) -> dict[str, Any]:
 
 def _inputs(run: Run, losses: Float32) -> ScoreInputs:
     samples = run.samples("sample_id, text, group_id, num_tokens")
-    compressed = [len(zlib.compress(text.encode("utf-8", "surrogatepass"))) for text in samples["text"]]
     return ScoreInputs(
         losses=losses,
         group_id=samples["group_id"].to_numpy(np.int32),
         num_tokens=samples["num_tokens"].to_numpy(np.int32),
-        zlib_bytes=np.array(compressed, np.int32),
+        zlib_bytes=zlib_bytes(samples["text"]).astype(np.int32),
         probes=read_probes(run.files, num_samples=len(samples)),
     )
 

@@ -24,6 +24,7 @@ CONTRACT = [
     "zlib_ratio",
     "min_k",
     "min_k_pp",
+    "recitation",
     "el2n",
     "self_influence",
     "two_fold_gap",

@@ -66,7 +66,7 @@ def test_the_meta_table_is_the_contracts(trained_run):
 
     assert set(meta) == {
         "contract_version", "run_id", "task", "seed", "corpus_sha256", "score_kind", "burn_in", "eps_mode", "eps_quantile",
-        "eps", "quadrant_x", "quadrant_y", "tau_d", "tau_m",
+        "eps", "hysteresis", "quadrant_x", "quadrant_y", "tau_d", "tau_m",
     }  # fmt: skip
     assert meta["score_kind"] == "after"
     assert meta["eps"] == repr(float(meta["eps"]))
