@@ -8,31 +8,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from carto_core.scores import SCORES, Direction
 from carto_core.scores.labels import Sides, sides
+from carto_core.scores.roc import UNKNOWN, Cells, Estimate, bootstrapped
 from carto_core.types import Float32, Float64, Int32, SampleTable
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FEW_POSITIVES = 20
-NUM_RESAMPLES = 2000
 BUDGETS = (0.01, 0.05, 0.10)
-
-
-class Estimate(NamedTuple):
-    """A value with its 95 % bootstrap interval over votes (duplicate groups, canaries); NaN where unknown."""
-
-    value: float
-    low: float
-    high: float
-
-
-UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,78 +104,39 @@ def detector_quality(values: Float32, memorized_when: Direction, apart: Sides, *
         nothing = dict.fromkeys(BUDGETS, UNKNOWN)
         note = "cannot be said: nothing to compare"
         return Quality(UNKNOWN, UNKNOWN, nothing, len(positives), len(negatives), note)
-    cells = _Cells.of(positives, negatives)
-    drawn = cells.resampled(np.random.default_rng([seed, 6]))
-    auc = _estimate(cells.auc(), drawn.auc())
+    measures = [_Cells.auc, _Cells.average_precision, *(partial(_Cells.recall, budget=b) for b in BUDGETS)]
+    rng = np.random.default_rng([seed, 6])
+    auc, average_precision, *recall = bootstrapped(_Cells.of(positives, negatives), measures, rng)
     return Quality(
         auc=auc,
-        average_precision=_estimate(cells.average_precision(), drawn.average_precision()),
-        recall={budget: _estimate(cells.recall(budget), drawn.recall(budget)) for budget in BUDGETS},
+        average_precision=average_precision,
+        recall=dict(zip(BUDGETS, recall, strict=True)),
         num_positives=len(positives),
         num_negatives=len(negatives),
         note=_note(auc.low, auc.high, len(positives)),
     )
 
 
-@dataclass(frozen=True)
-class _Cells:
-    """All that the measures depend on: how many votes lie where between the distinct positive values.
-
-    The last axis is the cell, axes before it are resamples.
-
-    Attributes:
-        positives: int64[..., k], how many positives at each distinct value, ascending.
-        negatives: int64[..., 2k + 1]: below the first value, at it, between it and the second, at that, ..., above the
-            last.
-    """
-
-    positives: np.ndarray
-    negatives: np.ndarray
-
-    @classmethod
-    def of(cls, positives: Float64, negatives: Float64) -> _Cells:
-        values, counts = np.unique(positives, return_counts=True)
-        ordered = np.sort(negatives)
-        edges = [np.searchsorted(ordered, values, side) for side in ("left", "right")]
-        return cls(counts, np.diff(np.stack(edges, axis=1).ravel(), prepend=0, append=len(ordered)))
-
-    def resampled(self, rng: np.random.Generator) -> _Cells:
-        """Return resamples with replacement of both sides: exact, whatever the number of negatives."""
-        return _Cells(
-            *(rng.multinomial(c.sum(), c / c.sum(), size=NUM_RESAMPLES) for c in (self.positives, self.negatives))
-        )
-
-    def auc(self) -> Float64:
-        """Return Mann-Whitney's U / (n m), ties half."""
-        below = np.cumsum(self.negatives, axis=-1)[..., 0:-1:2]
-        beaten = below + 0.5 * self.negatives[..., 1::2]
-        return (self.positives * beaten).sum(axis=-1) / (self._num_positives() * self.negatives.sum(axis=-1))
+class _Cells(Cells):
+    """Positives are the few, negatives the many; adds what comes of going through the votes from the top."""
 
     def average_precision(self) -> Float64:
         """Return the sum over thresholds of precision times the gain in recall (as scikit-learn defines it)."""
         found, false = self._found()
         precision = found / np.maximum(found + false, 1)
-        return (precision * self.positives).sum(axis=-1) / self._num_positives()
+        return (precision * self.few).sum(axis=-1) / self.few.sum(axis=-1)
 
     def recall(self, budget: float) -> Float64:
         """Return the share of the positives among the top `budget` of all votes, in whole blocks of tied values."""
         found, false = self._found()
-        total = self._num_positives() + self.negatives.sum(axis=-1)
+        total = self.few.sum(axis=-1) + self.many.sum(axis=-1)
         fits = found + false <= budget * total[..., None]
-        return np.where(fits, found, 0).max(axis=-1) / self._num_positives()
-
-    def _num_positives(self) -> np.ndarray:
-        return self.positives.sum(axis=-1)
+        return np.where(fits, found, 0).max(axis=-1) / self.few.sum(axis=-1)
 
     def _found(self) -> tuple[np.ndarray, np.ndarray]:
         """Return how many positives and negatives lie at or above each distinct positive value."""
-        found, above = (np.cumsum(c[..., ::-1], axis=-1)[..., ::-1] for c in (self.positives, self.negatives))
+        found, above = (np.cumsum(c[..., ::-1], axis=-1)[..., ::-1] for c in (self.few, self.many))
         return found, above[..., 1::2]
-
-
-def _estimate(value: Float64, resampled: Float64) -> Estimate:
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return Estimate(float(value), float(low), float(high))
 
 
 def _votes(values: Float64, unit: Int32) -> Float64:
