@@ -6,9 +6,9 @@ Shape suffixes: B rows of a batch, T positions, V vocabulary.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -31,6 +31,22 @@ class LanguageModel(Protocol):
     def __call__(self, tokens_BT: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
         """Return float[B, T, V] and the state."""
         ...
+
+
+class TokenStatistics(NamedTuple):
+    """What a model thought of every token, laid out as `tokens.ids`: float32[sum of lengths] each.
+
+    Attributes:
+        loss: -log p of the token, in nats.
+        mean: sum_v p_v log p_v, the log-probability that the model expected at that place, in nats.
+        std: standard deviation of log p_v under p, in nats.
+        el2n: ||p - onehot||_2 (Paul et al., arXiv 2107.07075), in [0, sqrt 2].
+    """
+
+    loss: Float32
+    mean: Float32
+    std: Float32
+    el2n: Float32
 
 
 @dataclass(frozen=True)
@@ -121,14 +137,27 @@ class LanguageTask:
         """Return float32[sum of lengths]: the loss of every token, in nats, laid out as `tokens.ids`."""
         losses = np.full(len(self.tokens.ids), np.nan, np.float32)
         for rows, loss_BT in self._measured_rows(model, device):
-            values = loss_BT.cpu().numpy()
-            for row, value in zip(rows, values, strict=True):
-                start, length = self._windows.start[row], self._windows.length[row]
-                losses[start : start + length] = value[:length]
+            self._lay_out(losses, rows, loss_BT)
         return losses
 
-    def _measured_rows(self, model: nn.Module, device: torch.device) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-        """Yield rows of like length with their token losses, float32[B, T] with 0 at padding."""
+    @torch.no_grad()
+    def token_statistics(self, model: nn.Module, device: torch.device) -> TokenStatistics:
+        """Return four numbers of every token under the present weights."""
+        found = np.full((4, len(self.tokens.ids)), np.nan, np.float32)
+        for rows, values_4BT in self._measured_rows(model, device, self._row_statistics):
+            self._lay_out(found, rows, values_4BT)
+        return TokenStatistics(*found)
+
+    def _lay_out(self, flat: Float32, rows: np.ndarray, values: torch.Tensor) -> None:
+        """Put what rows measured, [..., B, T], where their tokens are in `flat`, [..., sum of lengths]."""
+        place = np.arange(values.shape[-1])
+        real = place < self._windows.length[rows, None]
+        flat[..., (self._windows.start[rows, None] + place)[real]] = values.cpu().numpy()[..., real]
+
+    def _measured_rows(
+        self, model: nn.Module, device: torch.device, measured: Callable[..., torch.Tensor] | None = None
+    ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        """Yield rows of like length with what `measured` says of them: by default token losses, [B, T], 0 at padding."""
         was_training = model.training
         model.eval()
         order = np.argsort(self._windows.length, kind="stable")
@@ -137,7 +166,7 @@ class LanguageTask:
             longest_fit = MEASURE_TOKENS // self._windows.length[order[start : start + MEASURE_TOKENS]]
             count = max(1, int((longest_fit >= np.arange(1, len(longest_fit) + 1)).sum()))
             rows = order[start : start + count]
-            yield rows, self._row_losses(model, rows, device)
+            yield rows, (measured or self._row_losses)(model, rows, device)
             start += count
         model.train(was_training)
 
@@ -147,6 +176,20 @@ class LanguageTask:
         # cross_entropy wants the class axis second; the loss is taken in float32 whatever the model computes in
         logits_BVT = logits_BTV.float().transpose(1, 2)
         return functional.cross_entropy(logits_BVT, targets.to(device), reduction="none", ignore_index=IGNORE)
+
+    def _row_statistics(self, model: nn.Module, rows: np.ndarray, device: torch.device) -> torch.Tensor:
+        """Return float32[4, B, T] in the order of `TokenStatistics`; what stands at padding means nothing."""
+        inputs, targets = self._batch(rows)
+        logits_BTV, _ = model(inputs.to(device))
+        log_p_BTV = functional.log_softmax(logits_BTV.float(), dim=-1)
+        target_BT1 = targets.to(device).clamp(min=0)[..., None]
+        chosen_BT1 = log_p_BTV.gather(-1, target_BT1)
+        p_BTV = log_p_BTV.exp()
+        mean_BT1 = (p_BTV * log_p_BTV).sum(-1, keepdim=True)
+        # the centred form: E[x^2] - E[x]^2 cancels in float32 where all tokens are about as likely
+        std_BT = (p_BTV * (log_p_BTV - mean_BT1) ** 2).sum(-1).sqrt()
+        el2n_BT = p_BTV.scatter(-1, target_BT1, chosen_BT1.expm1()).norm(dim=-1)
+        return torch.stack([-chosen_BT1[..., 0], mean_BT1[..., 0], std_BT, el2n_BT])
 
     def _batch(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Return int64 inputs and targets [B, T]; padding has target IGNORE."""

@@ -71,6 +71,54 @@ def test_token_losses_average_to_the_samples_loss():
     np.testing.assert_allclose(means, task.measure(model, torch.device("cpu")), rtol=RTOL)
 
 
+def slow_statistics(task, model, sample):
+    """Loss, expected log-probability, its spread and EL2N of each token, one at a time in float64."""
+    ids, rows = task.tokens[sample].tolist(), []
+    for start in range(0, len(ids), task.config.context):
+        state, before = None, BOS if start == 0 else ids[start - 1]
+        for target in ids[start : start + task.config.context]:
+            logits, state = model(torch.tensor([[before]]), state)
+            log_p = torch.log_softmax(logits[0, 0].double(), 0).tolist()
+            p = [math.exp(x) for x in log_p]
+            mean = sum(q * x for q, x in zip(p, log_p, strict=True))
+            square = sum(q * x * x for q, x in zip(p, log_p, strict=True))
+            error = sum((q - (v == target)) ** 2 for v, q in enumerate(p))
+            rows.append((-log_p[target], mean, math.sqrt(max(0.0, square - mean**2)), math.sqrt(error)))
+            before = target
+    return rows
+
+
+@pytest.mark.parametrize("sharpness", [1, 20], ids=["fresh", "certain"])
+def test_token_statistics_equal_one_token_at_a_time(task, sharpness):
+    model = task.build().eval()
+    with torch.no_grad():
+        model.head.weight *= sharpness
+        model.head.bias *= sharpness
+    expected = np.array([row for i in range(task.num_samples) for row in slow_statistics(task, model, i)])
+
+    found = task.token_statistics(model, torch.device("cpu"))
+
+    for values, wanted in zip(found, expected.T, strict=True):
+        assert values.dtype == np.float32
+        np.testing.assert_allclose(values, wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.loss, task.token_losses(model, torch.device("cpu")), rtol=1e-4, atol=1e-6)
+
+
+def test_a_spread_of_a_thousandth_is_told_to_a_hundredth_of_it():
+    task = ragged_task([3])
+    model = task.build().eval()
+    torch.nn.init.zeros_(model.head.weight)
+    torch.manual_seed(3)
+    torch.nn.init.normal_(model.head.bias, std=1e-3)
+    log_p = torch.log_softmax(model.head.bias.double(), 0)
+    spread = ((log_p.exp() * log_p**2).sum() - (log_p.exp() * log_p).sum() ** 2).sqrt().item()
+
+    found = task.token_statistics(model, torch.device("cpu"))
+
+    np.testing.assert_allclose(found.std, spread, rtol=0.01)
+    np.testing.assert_allclose(found.el2n, math.sqrt(1 - 1 / VOCAB), rtol=1e-4)
+
+
 def test_uniform_scores_cost_the_log_of_the_vocabulary():
     task = ragged_task([7, 1, 4])
     model = task.build().eval()
