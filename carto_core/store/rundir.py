@@ -84,6 +84,11 @@ class RunDir:
         """One directory per measured plan, and the cache of arms."""
         return self.path / "previews"
 
+    @property
+    def folds(self) -> Path:
+        """Losses of models that were trained on parts of the samples; beside the columns of the probes, not among them."""
+        return self.probes / "models" / "folds.parquet"
+
     def table(self, name: str) -> Path:
         """Parquet file of a table that is written once (`samples`, `validation`, `canaries`) or a twin (`scores`)."""
         return self.path / f"{name}.parquet"
