@@ -1,4 +1,4 @@
-"""One result per model: perplexity, extraction, exposure, natural extraction, per-token losses.
+"""One result per model: perplexity, extraction, exposure, natural extraction, membership, per-token losses.
 
 The registry holds words only, free of torch; an audit's function is named as `module:function` and loaded by the job.
 """
@@ -59,6 +59,15 @@ AUDITS: dict[str, Audit] = {
             "higher is worse",
             "16-token prefix, next 16 greedy, exact match; after Carlini et al. 2022 (arXiv 2202.07646)",
             "carto_core.audits.extraction:audit_natural",
+        ),
+        Audit(
+            "membership",
+            "Membership inference",
+            "Can someone who holds a text tell whether the model was trained on it?",
+            "area under the ROC curve",
+            "higher is worse",
+            "six attacks, members against validation texts; Carlini et al. 2022 (arXiv 2112.03570)",
+            "carto_core.audits.membership:audit_membership",
         ),
         Audit(
             "tokens",

@@ -13,6 +13,7 @@ from carto_core.engine.checkpoint import last_checkpoint, load_model
 from carto_core.engine.device import pick_device
 from carto_core.engine.run_corpus import RunCorpus, load_run_corpus
 from carto_core.errors import RunCorrupt
+from carto_core.store.folds import Folds, read_folds
 from carto_core.store.reader import Run
 
 
@@ -25,12 +26,14 @@ class Subject:
         device: where it is.
         config: of the base run.
         corpus: of the base run; also where the model was trained under another plan.
+        folds: models of the same kind that were each trained on a part of the samples; None where there are none.
     """
 
     model: torch.nn.Module
     device: torch.device
     config: RunConfig
     corpus: RunCorpus
+    folds: Folds | None = None
 
     @cached_property
     def canary_tokens(self) -> list[tuple[list[int], list[int]]]:
@@ -49,7 +52,7 @@ def load_subject(run: Run) -> Subject:
 
     Raises:
         RunNotSealed: training is not over.
-        RunCorrupt: there is no checkpoint, or it cannot be loaded.
+        RunCorrupt: there is no checkpoint, or it or the fold models' losses cannot be loaded.
     """
     run.require_sealed()
     config = RunConfig.from_dict(run.manifest["config"])
@@ -60,4 +63,4 @@ def load_subject(run: Run) -> Subject:
     device = pick_device(config.engine.device, threads=config.engine.threads)
     model = corpus.task(config).build().to(device).eval()
     load_model(checkpoint, model, device)
-    return Subject(model, device, config, corpus)
+    return Subject(model, device, config, corpus, read_folds(run.files))

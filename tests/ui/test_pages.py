@@ -666,6 +666,7 @@ def write_audits(run):
         "extraction": {"calibration": role(11), "report": role(13)},
         "exposure": {"calibration": spread(6.25), "report": spread(3.75), "num_references": 1000},
         "natural": {"k": 1, "n": 1, "rate": 1.0, "low": 0.2, "high": 1.0},
+        "membership": {"num_members": 100, "num_nonmembers": 20, "attacks": {}},
         "tokens": {"num_samples": 300, "num_tokens": 3000},
     }
     items = {
