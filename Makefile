@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo app test check bench check-fresh
+.PHONY: demo app test check oracles bench check-fresh
 
 demo: $(VENV)/.installed ## set up, train on the bundled corpus, open the dashboard
 	$(PY) -m carto_core demo $(ARGS)
@@ -19,6 +19,9 @@ check: $(VENV)/.installed-dev ## format, lint, types, direction of imports
 
 test: check ## everything that CI runs
 	$(PY) -m pytest $(ARGS)
+
+oracles: $(VENV)/oracles/.installed ## compare our formulas with other people's programs
+	CARTO_ORACLES=required PYTHONPATH=$(VENV)/oracles $(PY) -m pytest tests/oracles $(ARGS)
 
 bench: $(VENV)/.installed-dev ## print every figure of the README anew
 	$(PY) -m benchmarks.run_all
@@ -37,3 +40,8 @@ $(VENV)/.installed-dev: requirements-dev.txt requirements.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@ $(VENV)/.installed
+
+$(VENV)/oracles/.installed: requirements-oracles.txt | $(VENV)/.installed-dev
+	rm -rf $(VENV)/oracles
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/oracles -r requirements-oracles.txt
+	touch $@
