@@ -49,7 +49,12 @@ def extrapolated(references: Float64, cost: float) -> tuple[float | None, float 
 
 
 def audit_exposure(
-    subject: Subject, *, num_references: int = NUM_REFERENCES, searches: bool = True, budget: int = COUNT_BUDGET
+    subject: Subject,
+    *,
+    num_references: int = NUM_REFERENCES,
+    searches: bool = True,
+    controls: bool = True,
+    budget: int = COUNT_BUDGET,
 ) -> AuditResult:
     """Rank every canary's secret among others of its format, each read after the canary's own prefix, in three ways.
 
@@ -59,12 +64,15 @@ def audit_exposure(
         subject: the model.
         num_references: how many are sampled.
         searches: False leaves out the curve and the exact rank.
+        controls: False leaves out the canaries that were never inserted.
         budget: how many beginnings of secrets the model may read to count those that rank before one canary's; beyond
             it the exact rank is None.
     """
     taken = {canary.secret for canary in subject.corpus.canaries}
     rows = []
     for place, canary in enumerate(subject.corpus.canaries):
+        if not (canary.inserted or controls):
+            continue
         cost, references = _costs(subject, place, taken=taken, num_references=num_references)
         row = _sampled(canary, cost, references)
         if searches:

@@ -28,7 +28,7 @@ def influence_columns(probing: Probing) -> dict[str, Float32]:
         for start in range(0, task.num_samples, PIECE):
             ids = np.arange(start, min(start + PIECE, task.num_samples))
             found.append(gradient_norms(task, model, ids, device))
-            probing.progress("gradients", ids[-1] + 1, task.num_samples)
+            probing.progress("gradients", start + len(ids), task.num_samples)
         return np.concatenate(found).astype(np.float32)
 
     rows = observe_training(task, engine, squared_norms, points=CHECKPOINTS, steps=None, progress=probing.progress)

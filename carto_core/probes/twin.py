@@ -72,14 +72,13 @@ def _train_twin(run_path: Path, seed: int, path: Path) -> None:
     trained = train(corpus.task(config), dataclasses.replace(config.engine, seed=seed), progress=told)
     subject = Subject(trained.model, trained.device, config, corpus)
     extraction = audit_extraction(subject, searches=False).per_item
-    exposure = {
-        row["canary_id"]: row["exposure"]
-        for row in audit_exposure(subject, num_references=REFERENCES, searches=False).per_item
-    }
+    exposures = audit_exposure(subject, num_references=REFERENCES, searches=False, controls=False).per_item
+    exposure = {row["canary_id"]: row["exposure"] for row in exposures}
     canaries = [
-        {name: row[name] for name in ("canary_id", "kind", "role", "repeats", "inserted", "extracted")}
+        {name: row[name] for name in ("canary_id", "kind", "role", "repeats", "extracted")}
         | {"exposure": exposure[row["canary_id"]]}
         for row in extraction
+        if row["inserted"]
     ]
     verbatim = [{name: row[name] for name in ("group_id", "extracted")} for row in audit_verbatim(subject).per_item]
     write_json(path, {"seed": seed, "references": REFERENCES, "canaries": canaries, "verbatim": verbatim})
