@@ -96,18 +96,20 @@ def base_config(corpus: str, *, chars: int) -> RunConfig:
 
 def base_run(corpus: str, *, chars: int) -> Run:
     """Return the corpus's base run with its scores and its twin, training what is missing."""
-    out = resolve_runs_root() / f"paper-{corpus}-{chars}"
-    if not (out / "run.json").is_file():
-        train_run(base_config(corpus, chars=chars), out)
-    elif open_run(out).status != "complete":
-        resume_run(out)
-    run = open_run(out)
-    missing = [
-        name for name in ("near_duplicates", "passes", "twin") if not (run.files.probes / f"{name}.parquet").is_file()
-    ]
+    run = trained(base_config(corpus, chars=chars), resolve_runs_root() / f"paper-{corpus}-{chars}")
+    missing = [n for n in ("near_duplicates", "passes", "twin") if not (run.files.probes / f"{n}.parquet").is_file()]
     if missing:
         probe_run(run, missing)
     return run
+
+
+def trained(config: RunConfig, out: Path) -> Run:
+    """Return the run of these settings in `out`, training it or going on with it where it is not complete."""
+    if not (out / "run.json").is_file():
+        train_run(config, out)
+    elif open_run(out).status != "complete":
+        resume_run(out)
+    return open_run(out)
 
 
 def plan_of(run: Run, table: SampleTable, cell: Cell) -> tuple[str, Plan]:

@@ -1,0 +1,109 @@
+"""Which score finds what a model memorizes: every score against two kinds of truth and the plain baselines.
+
+    python -m benchmarks.detectors [--corpora demo mail sotu man] [--chars 300000] [--canaries 120] [--models 8]
+
+One LSTM a corpus with planted canaries of every kind; labels from a twin with another seed (extracted: greedy decoding
+gives it back; exposed: exposure of log2(1000) bits or more among 10,000 references), counterfactual memorization from
+fold models that no score has seen. The recommended score is chosen on the calibration half; what is printed is the report
+half. Every model is trained once: interrupt it and start it again as you like. Results in docs/results/detectors.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.paper_table import CORPORA, base_config, trained
+from carto_core.config import CanaryConfig
+from carto_core.probes import PROBES
+from carto_core.store.reader import Run
+from carto_core.store.rundir import now, resolve_runs_root, update_manifest, write_json
+from carto_core.workflows import light
+from carto_core.workflows.probing import probe_run
+from carto_core.workflows.progress import stoppable
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results" / "detectors.json"
+
+
+def main() -> None:
+    """Train what is missing, and print and keep what was found."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--corpora", nargs="+", default=list(CORPORA), choices=CORPORA)
+    parser.add_argument("--chars", type=int, default=300_000, help="about how many characters of each corpus")
+    parser.add_argument(
+        "--canaries", type=int, default=120, help="distinct inserted secrets; half of them are reported"
+    )
+    parser.add_argument("--models", type=int, default=8, help="fold models to begin with; more until they are reliable")
+    parser.add_argument("--probes", nargs="+", default=list(PROBES), choices=list(PROBES))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    with stoppable():
+        for corpus in options.corpora:
+            run = probed_run(corpus, options)
+            keep(options.results, corpus, run)
+    print_results(json.loads(options.results.read_text(encoding="utf-8")))
+
+
+def probed_run(corpus: str, options: argparse.Namespace) -> Run:
+    """Return the corpus's run with all probes, doing what is missing."""
+    config = base_config(corpus, chars=options.chars)
+    config = dataclasses.replace(config, canaries=CanaryConfig(num_inserted=options.canaries))
+    run = trained(config, resolve_runs_root() / f"detectors-{corpus}-{options.chars}-{options.canaries}")
+    missing = [name for name in options.probes if not (run.files.probes / f"{name}.parquet").is_file()]
+    if missing:
+        probe_run(run, missing, models=options.models, reliability=0.7)
+    update_manifest(run.files, report_seen=True)
+    return run
+
+
+def keep(path: Path, corpus: str, run: Run) -> None:
+    """Put one corpus into the results, in place of an older entry."""
+    results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"version": 1, "corpora": {}}
+    manifest, folds = run.manifest, run.files.probes / "folds.json"
+    results["corpora"][corpus] = {
+        **{n: manifest[n] for n in ("corpus_sha256", "num_samples", "device", "config", "versions", "code_version")},
+        "created": now(),
+        "recommended": dataclasses.asdict(light.recommended(run)),
+        "folds": json.loads(folds.read_text(encoding="utf-8")) if folds.is_file() else None,
+        "scores": light.describe_scores(run),
+    }
+    write_json(path, results)
+
+
+def print_results(results: dict[str, Any]) -> None:
+    """Print by corpus and score: AUC for extracted samples on the report half and its parts, and the rank correlations."""
+    parts = ("all", "natural", "kind varied", "once")
+    for corpus, facts in results["corpora"].items():
+        folds = facts["folds"] or {}
+        print(f"\n{corpus}: {facts['num_samples']} samples; fold models {folds}\nrecommended: {facts['recommended']}")
+        print(
+            f"{'score':18} {'AUC extracted (report)':>24} {'natural':>8} {'varied':>8} {'inserted once':>14} {'AP':>6} {'R@10%':>6} {'counterfactual':>22}"
+        )
+        for name, score in facts["scores"].items():
+            found = score["quality"].get("extracted", {}).get("report", {})
+            once = score["quality"]["inserted"]["report"].get("once", {})
+            whole = found.get("all", {})
+            cells = [_cell(found.get(part, {}).get("auc"), wide=part == "all") for part in parts[:3]] + [
+                _cell(once.get("auc"))
+            ]
+            precision, recall = _cell(whole.get("average_precision")), _cell((whole.get("recall") or {}).get("0.1"))
+            agreed = _cell((score.get("counterfactual") or {}).get("among_all"), wide=True)
+            print(
+                f"{name:18} {cells[0]:>24} {cells[1]:>8} {cells[2]:>8} {cells[3]:>14} {precision:>6} {recall:>6} {agreed:>22}"
+            )
+        whole = next(iter(facts["scores"].values()))["quality"]["extracted"]["report"]
+        print("positive groups: " + ", ".join(f"{part} {quality['num_positives']}" for part, quality in whole.items()))
+
+
+def _cell(estimate: dict[str, Any] | None, *, wide: bool = False) -> str:
+    if not estimate or estimate["value"] is None:
+        return "-"
+    text = f"{estimate['value']:.2f}"
+    return f"{text} [{estimate['low']:.2f}, {estimate['high']:.2f}]" if wide else text
+
+
+if __name__ == "__main__":
+    main()
