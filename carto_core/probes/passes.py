@@ -13,6 +13,6 @@ def pass_columns(probing: Probing) -> dict[str, Float32]:
     seen = subject.corpus.task(subject.config).token_statistics(subject.model, subject.device)
     return {
         "min_k": min_k(-seen.loss, tokens.offsets),
-        "recitation": recitation(seen.correct, tokens.offsets),
         "min_k_pp": min_k_pp(-seen.loss, seen.mean, seen.std, tokens.offsets),
+        "recitation": recitation(seen.correct, tokens.offsets),
     }

@@ -6,14 +6,16 @@ only where it beats the plain baselines on secrets that they cannot see: inserte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from carto_core.scores import SCORES
-from carto_core.scores.quality import Quality
+from carto_core.scores.quality import Estimate, Quality
 
 LITERAL = "memorization"
 HARD_PARTS = {"once": "inserted once", "kind varied": "repeated in varied context"}
+# Hardly any secret that stands in the corpus once is recited: whether it is exposed can be asked of all of them.
+HARD_LABELS = {"inserted": ("inserted", "inserted"), "extracted": ("exposed", "extracted"), "exposed": ("exposed",) * 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,40 +36,47 @@ class Recommendation:
 def recommend(label: str, quality_of: Callable[[str, str], Mapping[str, Quality]]) -> Recommendation:
     """Return the recommended score, chosen on calibration canaries alone.
 
-    The candidates are the detectors that beat every baseline on both hard parts (where this run has them); the best AUC
-    on all positives of the label wins, ties in favour of the earlier in `SCORES`. Where none beats the baselines the
-    best AUC is taken all the same, and the reason says so. Nothing known gives the literal score.
+    The best AUC on all positives of the label wins; but where it does not beat every baseline on both hard parts, a score
+    that does and whose AUC lies within the best one's interval is preferred. Ties go to the earlier in `SCORES`. A part
+    without positives, or with too few of them, asks nothing, and the reason says so. Nothing known gives the literal score.
 
     Args:
         label: against which truth, key in `LABELS`.
         quality_of: (label, part) to the quality of each score on the calibration half.
     """
-    overall = {n: q.auc.value for n, q in quality_of(label, "all").items() if q.is_known and not SCORES[n].is_baseline}
+    overall = {n: q.auc for n, q in quality_of(label, "all").items() if q.is_known and not SCORES[n].is_baseline}
     if not overall:
         return Recommendation(
             LITERAL, "No inserted canaries to judge scores by, so the paper's own is shown.", beats_baselines=False
         )
-    hard = {part: quality_of("inserted", part) for part in HARD_PARTS}
-    better = [name for name in overall if all(_beats_baselines(name, quality) for quality in hard.values())]
-    best = max(better or overall, key=overall.__getitem__)
-    reason = _reason(best, overall, label, beats=bool(better))
-    if overall[best] <= overall.get(LITERAL, -1.0):
-        return Recommendation(LITERAL, reason, LITERAL in better)
-    return Recommendation(best, reason, bool(better))
+    hard = {part: quality_of(wanted, part) for part, wanted in zip(HARD_PARTS, HARD_LABELS[label], strict=True)}
+    asked = {part: quality for part, quality in hard.items() if any(q.is_enough for q in quality.values())}
+    best = max(overall, key=lambda name: overall[name].value)
+    near = [name for name in overall if overall[name].value >= overall[best].low]
+    better = [name for name in near if all(_beats_baselines(name, quality) for quality in asked.values())]
+    chosen = max(better or [best], key=lambda name: overall[name].value)
+    if LITERAL in overall and overall[chosen].value <= overall[LITERAL].value:
+        chosen = LITERAL
+    beats = bool(asked) and chosen in better
+    literal = overall.get(LITERAL)
+    return Recommendation(chosen, _reason(chosen, overall[chosen].value, literal, label, asked, beats=beats), beats)
 
 
 def _beats_baselines(name: str, quality: Mapping[str, Quality]) -> bool:
-    """Return whether a score's AUC is above that of every baseline, on a part; a part without positives asks nothing."""
+    """Return whether a score's AUC is above that of every baseline, on one part."""
     baselines = [q.auc.value for n, q in quality.items() if SCORES[n].is_baseline and q.is_known]
-    return not baselines or (quality[name].is_known and quality[name].auc.value > max(baselines))
+    return quality[name].is_known and all(quality[name].auc.value > auc for auc in baselines)
 
 
-def _reason(best: str, overall: Mapping[str, float], label: str, *, beats: bool) -> str:
-    literal = overall.get(LITERAL)
-    text = f"{SCORES[best].title} tells {label} calibration samples from the rest with AUC {overall[best]:.2f}"
-    if literal is not None and best != LITERAL:
-        text += f", the paper's literal score with {literal:.2f}"
-    hard = " and ".join(HARD_PARTS.values())
+def _reason(
+    chosen: str, auc: float, literal: Estimate | None, label: str, asked: Collection[str], *, beats: bool
+) -> str:
+    text = f"{SCORES[chosen].title} tells {label} calibration samples from the rest with AUC {auc:.2f}"
+    if literal is not None and chosen != LITERAL:
+        text += f", the paper's literal score with {literal.value:.2f}"
+    if not asked:
+        return f"{text}; whether it beats copy counts and length on secrets they cannot see, too few were memorized to say."
+    seen = " and ".join(HARD_PARTS[part] for part in asked)
     if beats:
-        return f"{text}, and it beats copy counts and length on secrets {hard}."
-    return f"{text}; but on secrets {hard} it does not beat copy counts and length, so do not rely on it for those."
+        return f"{text}, and it beats copy counts and length on secrets {seen}."
+    return f"{text}; but on secrets {seen} it does not beat copy counts and length, so do not rely on it for those."

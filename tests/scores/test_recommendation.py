@@ -4,22 +4,25 @@ from carto_core.scores.quality import BUDGETS, UNKNOWN, Estimate, Quality
 from carto_core.scores.recommendation import recommend
 
 
-def of(auc):
-    """Quality with this AUC; None = nothing to compare."""
+def of(auc, positives=30):
+    """Quality with this AUC, give or take 0.15; None = nothing to compare."""
     known = auc is not None
-    estimate = Estimate(auc, auc, auc) if known else UNKNOWN
-    return Quality(estimate, estimate, dict.fromkeys(BUDGETS, estimate), 30 * known, 100, "")
+    estimate = Estimate(auc, auc - 0.15, auc + 0.15) if known else UNKNOWN
+    return Quality(estimate, estimate, dict.fromkeys(BUDGETS, estimate), positives * known, 100, "")
 
 
-def recommended(overall, once=None, varied=None):
-    """Recommend from AUCs by score: overall (label `extracted`), and of planted canaries in the two hard parts."""
+def recommended(overall, once=None, varied=None, positives=30):
+    """Recommend from AUCs by score: overall, and of the secrets in the two hard parts, so many of them."""
     empty = dict.fromkeys(overall)
     parts = {
         ("extracted", "all"): overall,
-        ("inserted", "once"): once or empty,
-        ("inserted", "kind varied"): varied or empty,
+        ("exposed", "once"): once or empty,
+        ("extracted", "kind varied"): varied or empty,
     }
-    return recommend("extracted", lambda label, part: {n: of(a) for n, a in parts[label, part].items()})
+    return recommend(
+        "extracted",
+        lambda label, part: {n: of(a, 30 if part == "all" else positives) for n, a in parts[label, part].items()},
+    )
 
 
 def test_the_best_detector_wins_and_a_baseline_never_does():
@@ -38,6 +41,24 @@ def test_a_score_that_copy_counts_or_length_beat_on_hard_secrets_gives_way():
 
     assert found.score == "final_loss"
     assert found.beats_baselines
+
+
+def test_a_score_that_is_clearly_worse_overall_does_not_win_by_the_hard_secrets():
+    overall = {"memorization": 0.4, "consolidation": 0.9, "difficulty": 0.1, "num_tokens": 0.6}
+    once = {"memorization": 0.5, "consolidation": 0.6, "difficulty": 0.9, "num_tokens": 0.7}
+
+    assert recommended(overall, once=once).score == "consolidation"
+
+
+def test_too_few_hard_secrets_ask_nothing_and_the_reason_says_so():
+    overall = {"memorization": 0.4, "consolidation": 0.9, "final_loss": 0.8, "num_tokens": 0.6}
+    once = {"memorization": 0.5, "consolidation": 0.6, "final_loss": 0.8, "num_tokens": 0.7}
+
+    found = recommended(overall, once=once, positives=5)
+
+    assert found.score == "consolidation"
+    assert not found.beats_baselines
+    assert "too few" in found.reason
 
 
 def test_where_nothing_beats_the_baselines_the_best_is_shown_with_a_warning():

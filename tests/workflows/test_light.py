@@ -7,11 +7,13 @@ import pandas as pd
 import pytest
 
 from carto_core.config import ScoreConfig
-from carto_core.errors import PlanError, RunNotSealed, SelectionError, UnknownNameError
+from carto_core.errors import PlanError, RunCorrupt, RunNotSealed, SelectionError, UnknownNameError
 from carto_core.interventions import plan_sha256
 from carto_core.quadrants import Cuts
-from carto_core.scores import SCORES, compute_scores
-from carto_core.store.rundir import write_json
+from carto_core.scores import SCORES, ScoreInputs, compute_scores
+from carto_core.scores.tokenwise import zlib_bytes
+from carto_core.store.probes import write_probe
+from carto_core.store.rundir import update_manifest, write_json
 from carto_core.workflows import light
 from tests.tiny import make_run
 
@@ -62,9 +64,19 @@ def test_a_running_run_cannot_be_scored(tmp_path):
         light.score(run, ScoreConfig())
 
 
+def computed(run, config):
+    samples = run.samples()
+    inputs = ScoreInputs(
+        losses=run.trajectories("after"),
+        group_id=samples["group_id"].to_numpy(np.int32),
+        num_tokens=samples["num_tokens"].to_numpy(np.int32),
+        zlib_bytes=zlib_bytes(samples["text"]),
+    )
+    return compute_scores(inputs, config).scores
+
+
 def test_stored_scores_are_those_of_the_trajectories(run):
-    group_id = run.samples()["group_id"].to_numpy(np.int32)
-    expected = compute_scores(run.trajectories("after"), group_id, ScoreConfig()).scores
+    expected = computed(run, ScoreConfig())
 
     for name, values in light.load_table(run).scores.items():
         np.testing.assert_array_equal(values, expected[name])
@@ -93,7 +105,7 @@ def test_resolved_settings_parse_back_exactly(run):
         "5",
         "after",
     )
-    assert (meta["quadrant_x"], meta["quadrant_y"]) == ("difficulty", "memorization")
+    assert (meta["quadrant_x"], meta["quadrant_y"]) == ("difficulty", light.recommended(run).score)
 
 
 def test_a_threshold_per_snapshot_leaves_eps_null(run):
@@ -146,8 +158,7 @@ def test_a_rescore_changes_the_scores_themselves_in_the_database_and_in_its_twin
     light.score(run, ScoreConfig(eps=0.9, burn_in=1.0))
 
     after = run.scores()
-    group_id = run.samples()["group_id"].to_numpy(np.int32)
-    expected = compute_scores(run.trajectories("after"), group_id, ScoreConfig(eps=0.9, burn_in=1.0)).scores
+    expected = computed(run, ScoreConfig(eps=0.9, burn_in=1.0))
     for name in ("difficulty", "memorization"):
         np.testing.assert_array_equal(after[name].to_numpy(np.float32), expected[name])
         assert (after[name] != before[name]).any()
@@ -180,7 +191,58 @@ def test_quality_looks_at_one_role_at_a_time(run):
 def test_a_run_without_canaries_has_no_quality(tmp_path):
     run = make_run(tmp_path / "run", canaries=False)
 
-    assert all(np.isnan(q.auc) for q in light.quality(run).values())
+    assert not any(q.is_known for q in light.quality(run).values())
+    assert light.recommended(run).score == "memorization"
+
+
+def test_the_map_shows_the_recommended_score_unless_told_otherwise(run):
+    recommended = light.recommended(run)
+
+    assert recommended.score != "memorization"
+    assert run.meta()["quadrant_y"] == recommended.score
+    assert light.quality(run)[recommended.score].auc > light.quality(run)["memorization"].auc
+    light.score(run, ScoreConfig(y="memorization"))
+    assert run.meta()["quadrant_y"] == "memorization"
+
+
+def test_a_truth_that_needs_a_twin_names_the_command(run):
+    with pytest.raises(RunNotSealed, match=f"probe {run.run_id} twin"):
+        light.quality(run, label="extracted")
+    with pytest.raises(UnknownNameError, match="unknown label 'leaked'"):
+        light.quality(run, label="leaked")
+
+
+def test_a_probe_column_becomes_a_score_and_a_truth_judges_it(run):
+    extracted = np.zeros(200, np.float32)
+    extracted[:40] = 1
+    write_probe(run.files, "twin", {"extracted": extracted})
+    write_probe(run.files, "passes", {"min_k": extracted - 1})
+
+    light.score(run, ScoreConfig())
+
+    found = light.describe_scores(run)["min_k"]
+    assert found["not_run"] is None
+    assert found["quality"]["extracted"]["calibration"]["all"]["auc"]["value"] == 1.0
+    assert "report" not in found["quality"]["extracted"], "not before it was seen"
+    assert "probe" in light.describe_scores(run)["el2n"]["not_run"]
+    assert light.recommended(run).score == "min_k"
+    assert json.loads(json.dumps(light.describe_scores(run), allow_nan=False))
+
+
+def test_a_probe_file_of_another_run_is_refused(run):
+    write_probe(run.files, "passes", {"min_k": np.zeros(7, np.float32)})
+
+    with pytest.raises(RunCorrupt, match="7 rows"):
+        light.load_table(run)
+
+
+def test_the_cost_of_probes_is_told_from_what_the_run_took(run):
+    update_manifest(run.files, train_s=130.0, measure_s=10.0)
+
+    assert light.probe_minutes(run, ["twin"]) == pytest.approx(3.0)
+    assert light.probe_minutes(run, []) > light.probe_minutes(run, ["twin"])
+    with pytest.raises(UnknownNameError, match="unknown probe"):
+        light.probe_minutes(run, ["magic"])
 
 
 @pytest.mark.parametrize("phrase", ["SCRIPT>ALERT", "100 % 'single'", "$x^2$", '"quoted"'])
