@@ -26,8 +26,8 @@ def validated_on(subject, texts):
 
 
 def test_per_word_and_per_byte_are_the_same_loss_over_the_original_texts(subject):
-    texts = ["The  farmer\tcarried é", "one\ntwo three "]
-    words, num_bytes = 4 + 3, 21 + 1 + 14  # an é is two bytes
+    texts = ["The   farmer\tcarried é", "one\ntwo three "]
+    words, num_bytes = 4 + 3, 22 + 1 + 14  # an é is two bytes
 
     found = audit_perplexity(validated_on(subject, texts)).summary
 
