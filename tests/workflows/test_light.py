@@ -215,7 +215,7 @@ def test_a_truth_that_needs_a_twin_names_the_command(run):
 def test_a_probe_column_becomes_a_score_and_a_truth_judges_it(run):
     extracted = np.zeros(200, np.float32)
     extracted[:40] = 1
-    write_probe(run.files, "twin", {"extracted": extracted})
+    write_probe(run.files, "twin", {"extracted": extracted, "exposed": np.full(200, np.nan, np.float32)})
     write_probe(run.files, "passes", {"min_k": extracted - 1})
 
     light.score(run, ScoreConfig())
