@@ -133,6 +133,7 @@ def cli() -> None:
 )
 @click.option("--validation", type=float, default=0.1, show_default=True, help="Share held out.")
 @click.option("--max-chars", type=int, default=None, help="Use about so many characters, in whole duplicate groups.")
+@click.option("--piece-words", type=int, default=None, help="Cut longer texts into pieces of at most so many words.")
 @click.option(
     "--vocabulary",
     type=click.Choice(["bpe", "gpt2"]),
@@ -186,6 +187,7 @@ def _run_config(
     split: Any,
     validation: float,
     max_chars: int | None,
+    piece_words: int | None,
     vocabulary: Any,
     vocab_size: int | None,
     task: str,
@@ -206,6 +208,7 @@ def _run_config(
             split=split,
             validation=validation,
             max_chars=max_chars,
+            piece_words=piece_words,
             vocabulary=vocabulary,
             vocab_size=vocab_size,
         ),
