@@ -52,7 +52,7 @@ def probed_run(corpus: str, options: argparse.Namespace) -> Run:
     config = base_config(corpus, chars=options.chars)
     config = dataclasses.replace(config, canaries=CanaryConfig(num_inserted=options.canaries))
     run = trained(config, resolve_runs_root() / f"detectors-{corpus}-{options.chars}-{options.canaries}")
-    missing = [name for name in options.probes if not (run.files.probes / f"{name}.parquet").is_file()]
+    missing = [name for name in options.probes if not light.is_probed(run, name)]
     if missing:
         probe_run(run, missing, models=options.models, reliability=0.7)
     update_manifest(run.files, report_seen=True)

@@ -33,6 +33,7 @@ from carto_core.store.reader import Run, open_run
 from carto_core.store.rundir import now, resolve_runs_root, update_manifest, write_json
 from carto_core.types import Plan, SampleTable, Selection
 from carto_core.workflows import light
+from carto_core.workflows.demo import DEMO_PROBES
 from carto_core.workflows.probing import probe_run
 from carto_core.workflows.progress import ProgressFile, stoppable
 from carto_core.workflows.training import resume_run, train_run
@@ -101,7 +102,7 @@ def base_config(corpus: str, *, chars: int) -> RunConfig:
 def base_run(corpus: str, *, chars: int) -> Run:
     """Return the corpus's base run with its scores and its twin, training what is missing."""
     run = trained(base_config(corpus, chars=chars), resolve_runs_root() / f"paper-{corpus}-{chars}")
-    missing = [n for n in ("near_duplicates", "passes", "twin") if not (run.files.probes / f"{n}.parquet").is_file()]
+    missing = [name for name in DEMO_PROBES if not light.is_probed(run, name)]
     if missing:
         probe_run(run, missing)
     return run

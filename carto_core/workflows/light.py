@@ -181,9 +181,14 @@ def describe_scores(run: Run, *, table: SampleTable | None = None) -> dict[str, 
 def _definition(run: Run, name: str) -> dict[str, Any]:
     score = SCORES[name]
     words = ("title", "unit", "higher_means", "memorized_when", "source", "is_baseline")
-    is_filled = score.probe is None or (run.files.probes / f"{score.probe}.parquet").is_file()
+    is_filled = score.probe is None or is_probed(run, score.probe)
     command = f"not run; python -m carto_core probe {run.run_id} {score.probe}"
     return {word: getattr(score, word) for word in words} | {"not_run": None if is_filled else command}
+
+
+def is_probed(run: Run, name: str) -> bool:
+    """Return whether a probe's columns are there."""
+    return (run.files.probes / f"{name}.parquet").is_file()
 
 
 def probe_minutes(run: Run, names: Sequence[str], *, models: int = DEFAULT_MODELS) -> float:
