@@ -50,7 +50,7 @@ def probed_run(corpus: str, options: argparse.Namespace) -> Run:
     config = base_config(corpus, chars=options.chars)
     config = dataclasses.replace(config, canaries=CanaryConfig(num_inserted=options.canaries, repeats=REPEATS))
     run = trained(config, resolve_runs_root() / f"detectors-{corpus}-{options.chars}-{options.canaries}")
-    missing = [name for name in options.probes if not light.is_probed(run, name)]
+    missing = [name for name in light.missing_probes(run) if name in options.probes]
     if missing:
         probe_run(run, missing, models=options.models, reliability=0.7)
     update_manifest(run.files, report_seen=True)

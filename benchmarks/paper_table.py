@@ -103,7 +103,7 @@ def base_config(corpus: str, *, chars: int) -> RunConfig:
 def base_run(corpus: str, *, chars: int) -> Run:
     """Return the corpus's base run with its scores and its twin, training what is missing."""
     run = trained(base_config(corpus, chars=chars), resolve_runs_root() / f"paper-{corpus}-{chars}")
-    missing = [name for name in DEMO_PROBES if not light.is_probed(run, name)]
+    missing = [name for name in light.missing_probes(run) if name in DEMO_PROBES]
     if missing:
         probe_run(run, missing)
     return run

@@ -496,7 +496,7 @@ def make_demo(root: Path) -> None:
         from carto_core.workflows.training import resume_run, train_run
 
         _ = resume_run(out) if (out / "run.json").is_file() else train_run(demo_config(), out)
-    unprobed = [name for name in DEMO_PROBES if not light.is_probed(open_run(out), name)]
+    unprobed = [name for name in light.missing_probes(open_run(out)) if name in DEMO_PROBES]
     if unprobed:
         from carto_core.workflows.probing import probe_run
 

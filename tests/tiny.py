@@ -9,8 +9,9 @@ import pyarrow as pa
 from carto_core import CONTRACT_VERSION, __version__
 from carto_core.config import CanaryConfig, CorpusConfig, EngineConfig, ModelConfig, RunConfig, ScoreConfig
 from carto_core.store import schema
+from carto_core.store.probes import write_probe
 from carto_core.store.reader import Run
-from carto_core.store.rundir import create_run, now, this_process, update_manifest
+from carto_core.store.rundir import create_run, now, this_process, update_manifest, write_json
 from carto_core.store.sealed import seal
 from carto_core.store.writer import PartWriter, write_table
 from carto_core.types import ROLES, Snapshot
@@ -50,13 +51,15 @@ def make_run(
     sealed=True,
     scored=True,
     config=None,
+    probes=False,
 ):
     """Return a run with `num_samples` training samples in all, planted copies included (60 of them, at least 100 in all).
 
     Sample 0 holds text and key that a page or a spreadsheet must not execute. About a tenth of the user's samples are
     exact duplicates. `canaries=False` leaves the tables of canaries empty. `losses` is `after`, `during` or `both`.
     `sealed=False` leaves a run that trains (its parts are there, and this process is its own); `scored=False` one
-    without scores. `config` is the `ScoreConfig` to score with.
+    without scores. `config` is the `ScoreConfig` to score with. `probes=True` adds columns of probes that score (near
+    duplicates, passes, folds) and that judge (twin, folds): canaries of many copies are given back, and little else.
     """
     rng = np.random.default_rng(seed)
     secrets = _canaries(rng) if canaries else []
@@ -71,6 +74,8 @@ def make_run(
         return run
     meta = {"contract_version": str(CONTRACT_VERSION), "run_id": run.run_id, "task": "lstm", "seed": str(seed)}
     seal(run.files, meta | {"corpus_sha256": run.manifest["corpus_sha256"]})
+    if probes:
+        _probe(rng, run, rows)
     if scored:
         light.score(run, config or ScoreConfig())
     return run
@@ -163,6 +168,8 @@ def _manifest(path, rows, *, num_snapshots, seed, losses):
         "report_seen": False,
         "scores": ScoreConfig().to_dict(),
         "wall_s": 1.5,
+        "train_s": 20.0,
+        "measure_s": 5.0,
         "device": "cpu",
         "versions": {},
     }
@@ -186,6 +193,28 @@ def _tables(rng, rows, secrets):
         "validation": pa.Table.from_pylist(held_out, schema=schema.VALIDATION),
         "canaries": pa.Table.from_pylist(secrets, schema=schema.CANARIES),
     }
+
+
+def _probe(rng, run, rows):
+    """Near groups are exact copies, and sample 50 with 51; the twin gives back what stands there 4 times, and sample 3."""
+    text = [row["text"] for row in rows]
+    text[51] = text[50]
+    _, group, size = np.unique(text, return_inverse=True, return_counts=True)
+    copies = np.array([row["copies"] for row in rows], np.float32)
+    planted = np.array([row["canary_id"] is not None for row in rows])
+    extracted = np.where(planted, copies >= 4, np.arange(len(rows)) == 3).astype(np.float32)
+    gap = (copies + rng.normal(0, 1, len(rows))).astype(np.float32)
+    truth = (copies + rng.normal(0, 1, len(rows))).astype(np.float32)
+    columns = {
+        "near_duplicates": {"near_duplicates": size[group] - 1, "near_group": group},
+        "passes": {name: gap + rng.normal(0, 1, len(rows)) for name in ("min_k", "min_k_pp", "recitation")},
+        "twin": {"extracted": extracted, "exposed": np.where(planted, copies >= 2, np.nan)},
+        "folds": {"two_fold_gap": gap, "held_out_gap": gap, "normalised_gap": gap / 10, "counterfactual": truth},
+    }
+    for name, values in columns.items():
+        write_probe(run.files, name, {c: np.asarray(v, np.float32) for c, v in values.items()})
+    facts = {"models": 8, "judging": 4, "spearman": 0.61, "corrected": 0.76, "ceiling": 0.87}
+    write_json(run.files.probes / "folds.json", facts)
 
 
 def _record(rng, run, trajectories, rows, *, losses):

@@ -1,8 +1,9 @@
-"""The smaller charts: trajectories, audits by repetitions, arms of a measurement."""
+"""The smaller charts: trajectories, audits by group, arms of a measurement, estimates with their intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import plotly.graph_objects as go
 from carto_core.plots.palette import ARM_COLOURS, ARM_SYMBOLS, CATEGORIES, OTHER, Theme
 from carto_core.types import Float32
 
-SELECTED, CONTROL = CATEGORIES[5], CATEGORIES[0]
+SELECTED = CATEGORIES[5]
+SERIES = (CATEGORIES[5], CATEGORIES[0], CATEGORIES[2], CATEGORIES[3])
+SYMBOLS = ("circle", "square", "diamond", "triangle-up")
 
 
 def trajectory_figure(
@@ -38,39 +41,135 @@ def trajectory_figure(
 
 
 def repeats_figure(
-    groups: dict[str, dict[str, Any]], *, value: str, low: str, high: str, y: str, theme: Theme, percent: bool
+    series: dict[str, dict[str, dict[str, Any]]],
+    *,
+    value: str,
+    low: str,
+    high: str,
+    x: str,
+    y: str,
+    theme: Theme,
+    percent: bool,
 ) -> go.Figure:
-    """Return one value with its interval per number of repetitions; 0 stands for never inserted.
+    """Return one value with its interval per group, one series of markers beside the other.
 
     Args:
-        groups: by label, in order; each holds the three named fields, None where unknown.
+        series: by name, then by group, in order; each holds the three named fields, None where unknown. A name of one
+            series alone is not shown.
         value: field of the point.
         low: field of the interval's lower end.
         high: field of the upper end.
+        x: axis title.
         y: axis title.
         theme: light or dark.
         percent: whether y is a share.
     """
-    known = {label: g for label, g in groups.items() if g.get(value) is not None}
-    points = np.array([g[value] for g in known.values()], float)
+    labels = list(dict.fromkeys(label for groups in series.values() for label in groups))
     figure = go.Figure()
-    figure.add_scatter(
-        x=list(known),
-        y=points,
-        mode="markers",
-        marker={"size": 11, "color": [OTHER if label.startswith("never") else SELECTED for label in known]},
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": np.array([g[high] for g in known.values()], float) - points,
-            "arrayminus": points - np.array([g[low] for g in known.values()], float),
-            "color": theme.muted,
-        },
-        showlegend=False,
-    )
-    _laid_out(figure, theme, x="copies in the training data", y=y, height=300)
-    figure.update_xaxes(type="category")
+    for i, (name, groups) in enumerate(series.items()):
+        known = {label: g for label, g in groups.items() if g.get(value) is not None}
+        points = np.array([g[value] for g in known.values()], float)
+        figure.add_scatter(
+            x=[labels.index(label) + 0.18 * (i - (len(series) - 1) / 2) for label in known],
+            y=points,
+            mode="markers",
+            name=name,
+            marker={"size": 11, "color": SERIES[i], "symbol": SYMBOLS[i]},
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": np.array([g[high] for g in known.values()], float) - points,
+                "arrayminus": points - np.array([g[low] for g in known.values()], float),
+                "color": theme.muted,
+            },
+            text=list(known),
+            hovertemplate="%{text}: %{y:.3g}<extra>" + name + "</extra>",
+            showlegend=len(series) > 1,
+        )
+    _laid_out(figure, theme, x=x, y=y, height=320)
+    figure.update_xaxes(tickvals=list(range(len(labels))), ticktext=labels, range=[-0.5, len(labels) - 0.5])
     return figure.update_yaxes(tickformat=".0%", range=[-0.03, 1.03]) if percent else figure
+
+
+def points_figure(series: dict[str, list[tuple[str, float]]], *, x: str, y: str, theme: Theme) -> go.Figure:
+    """Return every item of every series as a point over its group: what an average would hide.
+
+    Args:
+        series: by name, (group, value) of each item, at most as many series as there are `SERIES`.
+        x: axis title.
+        y: axis title.
+        theme: light or dark.
+    """
+    labels = list(dict.fromkeys(label for items in series.values() for label, _ in items))
+    figure = go.Figure()
+    for i, (name, items) in enumerate(series.items()):
+        figure.add_scatter(
+            x=[labels.index(label) + 0.22 * (i - (len(series) - 1) / 2) for label, _ in items],
+            y=[value for _, value in items],
+            mode="markers",
+            name=name,
+            marker={"size": 9, "color": SERIES[i], "symbol": SYMBOLS[i], "opacity": 0.7},
+            text=[label for label, _ in items],
+            hovertemplate="%{text}: %{y:.3g}<extra>" + name + "</extra>",
+        )
+    _laid_out(figure, theme, x=x, y=y, height=320)
+    return figure.update_xaxes(tickvals=list(range(len(labels))), ticktext=labels, range=[-0.5, len(labels) - 0.5])
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One line of `intervals_figure`: an estimate and its interval, `is_baseline` for what is only compared with."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+    is_baseline: bool = False
+
+
+def intervals_figure(bars: Sequence[Bar], *, x: str, line: float, theme: Theme, percent: bool = False) -> go.Figure:
+    """Return estimates as dots with their intervals, one below the other, the first on top, and a line to compare with.
+
+    Args:
+        bars: in order; NaN bounds draw no interval.
+        x: axis title.
+        line: where chance, or no effect, is.
+        theme: light or dark.
+        percent: whether x is a share.
+    """
+    figure = go.Figure()
+    for is_baseline in (False, True):
+        some = [(len(bars) - 1 - i, bar) for i, bar in enumerate(bars) if bar.is_baseline == is_baseline]
+        if not some:
+            continue
+        values = np.array([bar.value for _, bar in some])
+        figure.add_scatter(
+            x=values,
+            y=[place for place, _ in some],
+            mode="markers",
+            name="plain baseline" if is_baseline else "detector",
+            marker={
+                "size": 11,
+                "color": OTHER if is_baseline else SELECTED,
+                "symbol": "square-open" if is_baseline else "circle",
+                "line": {"width": 2},
+            },
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": np.array([bar.high for _, bar in some]) - values,
+                "arrayminus": values - np.array([bar.low for _, bar in some]),
+                "color": theme.muted,
+            },
+            text=[f"{bar.label}: {bar.value:.3g} [{bar.low:.3g}, {bar.high:.3g}]" for _, bar in some],
+            hovertemplate="%{text}<extra></extra>",
+            showlegend=any(bar.is_baseline for bar in bars),
+        )
+    figure.add_vline(x=line, line={"color": theme.line, "width": 1.2, "dash": "dash"})
+    _laid_out(figure, theme, x=x, y="", height=110 + 24 * len(bars))
+    ticks = {"tickvals": list(range(len(bars))), "ticktext": [bar.label for bar in reversed(bars)]}
+    figure.update_yaxes(**ticks, range=[-0.7, len(bars) - 0.3], automargin=True)
+    return figure.update_xaxes(tickformat="+.0%") if percent else figure
 
 
 def arms_figure(values: dict[str, list[float]], *, y: str, theme: Theme, percent: bool) -> go.Figure:

@@ -31,6 +31,12 @@ def metric_of(arm: dict[str, Any], metric: str) -> float:
     return math.nan if value is None else float(value)
 
 
+def mean_of(arms: list[dict[str, Any]], metric: str) -> float:
+    """Return the mean of one metric over the seeds of one arm, unknown ones left out; NaN where all are."""
+    known = [value for value in (metric_of(arm, metric) for arm in arms) if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
 def paired_interval(differences: np.ndarray) -> tuple[float, Interval]:
     """Return the mean difference over seeds and its 95 % t interval; NaN bounds below two seeds.
 

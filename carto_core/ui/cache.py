@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import streamlit as st
 
 from carto_core.quadrants import Cuts
+from carto_core.scores.agreement import agreement
 from carto_core.scores.quality import Quality
 from carto_core.scores.recommendation import Recommendation
 from carto_core.store.reader import Run, meta_of, open_run
@@ -24,9 +25,19 @@ def table_of(run: Run) -> SampleTable:
     return _table(str(run.files.path), run.version)
 
 
-def quality_of(run: Run, role: str) -> dict[str, Quality]:
-    """Return how well each score finds the canaries of a role."""
-    return _quality(str(run.files.path), run.version, role)
+def quality_of(run: Run, role: str, label: str, part: str = "all") -> dict[str, Quality]:
+    """Return how well each score tells the two sides of a truth apart, on one half and part."""
+    return _quality(str(run.files.path), run.version, role, label, part)
+
+
+def default_label(run: Run) -> str:
+    """Return the strongest truth that the run has."""
+    return _default_label(str(run.files.path), run.version)
+
+
+def agreement_of(run: Run) -> dict[str, dict[str, Any]]:
+    """Return by score the rank correlation with counterfactual memorization; empty where no fold models were trained."""
+    return _agreement(str(run.files.path), run.version)
 
 
 def recommended(run: Run) -> Recommendation:
@@ -74,9 +85,20 @@ def _table(path: str, version: tuple[int, int]) -> SampleTable:
     return light.load_table(open_run(path))
 
 
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _quality(path: str, version: tuple[int, int], role: str, label: str, part: str) -> dict[str, Quality]:
+    return light.quality(open_run(path), role, label=label, part=part, table=_table(path, version))
+
+
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _quality(path: str, version: tuple[int, int], role: str) -> dict[str, Quality]:
-    return light.quality(open_run(path), role, table=_table(path, version))
+def _default_label(path: str, version: tuple[int, int]) -> str:
+    return light.default_label(_table(path, version), _canaries(path, version))
+
+
+@st.cache_resource(max_entries=4, show_spinner="Comparing ranks ...")
+def _agreement(path: str, version: tuple[int, int]) -> dict[str, dict[str, Any]]:
+    table = _table(path, version)
+    return agreement(table) if "counterfactual" in table.truth else {}
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

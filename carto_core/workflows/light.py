@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,7 @@ from carto_core.probes import DEFAULT_MODELS, PROBES
 from carto_core.quadrants import Cuts
 from carto_core.scores import SCORES, ScoreInputs, ScoreTable, compute_scores
 from carto_core.scores.agreement import agreement
-from carto_core.scores.labels import LABELS, TRUTHS, known_labels, slice_names
+from carto_core.scores.labels import LABELS, TRUTHS, known_labels, sides, slice_names
 from carto_core.scores.quality import Quality, qualities
 from carto_core.scores.recommendation import LITERAL, Recommendation, recommend
 from carto_core.scores.tokenwise import zlib_bytes
@@ -36,6 +36,9 @@ from carto_core.store.reader import Run
 from carto_core.store.rundir import update_manifest, write_json
 from carto_core.store.sealed import replace_scores
 from carto_core.types import ROLES, Float32, Int32, Plan, SampleTable, Selection, SnapshotKind
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def load_table(run: Run) -> SampleTable:
@@ -146,7 +149,7 @@ def recommended(run: Run, *, table: SampleTable | None = None) -> Recommendation
     """
     table = table or load_table(run)
     canaries = run.canaries()
-    label = default_label(table)
+    label = default_label(table, canaries)
     return recommend(
         label, lambda wanted, part: qualities(table, canaries, label=wanted, role="calibration", part=part)
     )
@@ -181,14 +184,28 @@ def describe_scores(run: Run, *, table: SampleTable | None = None) -> dict[str, 
 def _definition(run: Run, name: str) -> dict[str, Any]:
     score = SCORES[name]
     words = ("title", "unit", "higher_means", "memorized_when", "source", "is_baseline")
-    is_filled = score.probe is None or is_probed(run, score.probe)
+    is_filled = score.probe not in missing_probes(run)
     command = f"not run; python -m carto_core probe {run.run_id} {score.probe}"
     return {word: getattr(score, word) for word in words} | {"not_run": None if is_filled else command}
 
 
-def is_probed(run: Run, name: str) -> bool:
-    """Return whether a probe's columns are there."""
-    return (run.files.probes / f"{name}.parquet").is_file()
+def missing_probes(run: Run) -> list[str]:
+    """Return the probes whose columns the scores do not hold: never run, or stopped before the run was scored anew."""
+    scored = run.files.database.stat().st_mtime_ns
+    paths = {name: run.files.probes / f"{name}.parquet" for name in PROBES}
+    return [name for name, path in paths.items() if not path.is_file() or path.stat().st_mtime_ns > scored]
+
+
+def fold_facts(run: Run) -> dict[str, Any] | None:
+    """Return `probes/folds.json`: how many fold models there are and how well their verdict repeats; None without any."""
+    path = run.files.probes / "folds.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def near_groups(run: Run) -> Int32 | None:
+    """Return int32[N], the near-duplicate group of every sample; None where that probe was not run."""
+    found = read_probes(run.files, num_samples=run.num_samples).get("near_group")
+    return None if found is None else found.astype(np.int32)
 
 
 def probe_minutes(run: Run, names: Sequence[str], *, models: int = DEFAULT_MODELS) -> float:
@@ -207,9 +224,13 @@ def probe_minutes(run: Run, names: Sequence[str], *, models: int = DEFAULT_MODEL
     return sum(PROBES[n].trainings(models) * one / side_by_side.get(n, 1) for n in names or PROBES) / 60
 
 
-def default_label(table: SampleTable) -> str:
-    """Return the strongest truth that the run has: what a twin gives back, else what was inserted."""
-    return "extracted" if "extracted" in known_labels(table) else "inserted"
+def default_label(table: SampleTable, canaries: pd.DataFrame) -> str:
+    """Return the strongest truth that the run has: what a twin gives back of the calibration half, else what was inserted."""
+    if "extracted" not in known_labels(table):
+        return "inserted"
+    # A twin that gives nothing back tells no score from another.
+    given_back = sides(table, canaries, label="extracted", role="calibration").positive.any()
+    return "extracted" if given_back else "inserted"
 
 
 def quality(
@@ -234,12 +255,13 @@ def quality(
         RunNotSealed: its truth needs a twin that was not trained.
     """
     table = table or load_table(run)
-    label = label or default_label(table)
+    canaries = run.canaries()
+    label = label or default_label(table, canaries)
     if label not in LABELS:
         raise UnknownNameError.of("label", label, LABELS)
     if label not in known_labels(table):
         raise RunNotSealed(f"label {label!r} needs a twin model; run: python -m carto_core probe {run.run_id} twin")
-    return qualities(table, run.canaries(), label=label, role=role, part=part)
+    return qualities(table, canaries, label=label, role=role, part=part)
 
 
 def search(run: Run, phrase: str) -> Int32:

@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from carto_core.config import ScoreConfig
-from carto_core.store.rundir import update_manifest
 from tests.browser.dashboard import chromium, serving, settled, watched
 from tests.tiny import make_run
 
@@ -31,8 +30,7 @@ PIXELS = 2.0  # how far a corner may lie from where the mouse was
 @pytest.fixture(scope="module")
 def dashboard(tmp_path_factory):
     folder = tmp_path_factory.mktemp("browser")
-    run = make_run(folder / "runs" / "tiny", num_samples=600, config=ScoreConfig(x=X, y=Y))
-    update_manifest(run.files, train_s=20.0, measure_s=5.0)
+    make_run(folder / "runs" / "tiny", num_samples=600, config=ScoreConfig(x=X, y=Y), probes=True)
     with serving(folder / "runs", folder) as address, chromium() as browser:
         yield folder / "runs" / "tiny", address, browser
 
@@ -124,7 +122,7 @@ def test_hovering_shows_the_text_as_text(dashboard):
     context.close()
 
 
-@pytest.mark.parametrize("name", ["", "map", "samples", "intervene", "audit"])
+@pytest.mark.parametrize("name", ["", "map", "samples", "intervene", "audit", "evidence"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_shows_every_page_without_scrolling_sideways(dashboard, name, scheme):
     _, address, browser = dashboard

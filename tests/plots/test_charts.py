@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from carto_core.plots.charts import arms_figure, repeats_figure, trajectory_figure
+from carto_core.plots.charts import Bar, arms_figure, intervals_figure, points_figure, repeats_figure, trajectory_figure
 from carto_core.plots.palette import DARK, LIGHT
 
 EPOCHS = [1.0, 2.0, 3.0]
@@ -61,23 +61,78 @@ def test_one_sample_is_drawn_as_itself():
     assert list(line(figure, "demo/7").y) == pytest.approx([3, 2, 1])
 
 
+def shares(series):
+    fields = {"value": "rate", "low": "low", "high": "high"}
+    return repeats_figure(series, **fields, x="copies", y="share", theme=LIGHT, percent=True)
+
+
 def test_an_interval_reaches_from_low_to_high():
     groups = {"never": {"rate": 0.0, "low": 0.0, "high": 0.1}, "8": {"rate": 0.75, "low": 0.5, "high": 0.9}}
 
-    (points,) = repeats_figure(groups, value="rate", low="low", high="high", y="share", theme=LIGHT, percent=True).data
+    figure = shares({"greedy": groups})
 
-    assert list(points.x) == ["never", "8"]
+    (points,) = figure.data
+    assert list(figure.layout.xaxis.ticktext) == ["never", "8"]
+    assert list(points.x) == [0, 1]
     assert list(points.y) == [0.0, 0.75]
     assert list(points.error_y.array) == pytest.approx([0.1, 0.15])
     assert list(points.error_y.arrayminus) == pytest.approx([0.0, 0.25])
+    assert not points.showlegend
 
 
-def test_an_unknown_group_is_left_out():
+def test_an_unknown_group_keeps_its_place_and_has_no_point():
     groups = {"never": {"rate": None, "low": None, "high": None}, "2": {"rate": 0.5, "low": 0.2, "high": 0.8}}
 
-    (points,) = repeats_figure(groups, value="rate", low="low", high="high", y="share", theme=LIGHT, percent=True).data
+    (points,) = shares({"greedy": groups}).data
 
-    assert list(points.x) == ["2"]
+    assert list(points.x) == [1]
+
+
+def test_series_stand_side_by_side_and_differ_in_colour_and_shape():
+    group = {"8": {"rate": 0.5, "low": 0.2, "high": 0.8}}
+
+    greedy, beam, optimal = shares({"greedy": group, "beam": group, "optimal": group}).data
+
+    assert greedy.x[0] < beam.x[0] < optimal.x[0]
+    assert beam.x[0] == 0
+    assert all(trace.showlegend for trace in (greedy, beam, optimal))
+    assert len({(t.marker.color) for t in (greedy, beam, optimal)}) == 3
+    assert len({(t.marker.symbol) for t in (greedy, beam, optimal)}) == 3
+
+
+def test_every_item_is_a_point_over_its_group():
+    series = {"sampled": [("never", 1.0), ("8 copies", 9.5)], "exact": [("8 copies", 17.0), ("8 copies", 12.0)]}
+
+    figure = points_figure(series, x="copies", y="bits", theme=DARK)
+
+    sampled, exact = figure.data
+    assert list(figure.layout.xaxis.ticktext) == ["never", "8 copies"]
+    assert list(sampled.y) == [1.0, 9.5]
+    assert list(exact.y) == [17.0, 12.0]
+    assert [round(x) for x in exact.x] == [1, 1]
+
+
+def test_estimates_stand_below_each_other_the_first_on_top():
+    bars = [Bar("best", 0.9, 0.8, 0.95), Bar("copies", 0.7, 0.6, 0.8, is_baseline=True), Bar("worst", 0.4, 0.3, 0.5)]
+
+    figure = intervals_figure(bars, x="AUC", line=0.5, theme=LIGHT)
+
+    detectors, baselines = figure.data
+    labels = list(figure.layout.yaxis.ticktext)
+    assert [labels[y] for y in detectors.y] == ["best", "worst"]
+    assert [labels[y] for y in baselines.y] == ["copies"]
+    assert detectors.y[0] > baselines.y[0] > detectors.y[1]
+    assert list(detectors.error_x.array) == pytest.approx([0.05, 0.1])
+    assert list(detectors.error_x.arrayminus) == pytest.approx([0.1, 0.1])
+    assert detectors.marker.symbol != baselines.marker.symbol
+    assert figure.layout.shapes[0].x0 == figure.layout.shapes[0].x1 == 0.5
+
+
+def test_an_estimate_without_an_interval_is_drawn_all_the_same():
+    (points,) = intervals_figure([Bar("one", 0.6, float("nan"), float("nan"))], x="AUC", line=0.5, theme=DARK).data
+
+    assert list(points.x) == [0.6]
+    assert not points.showlegend
 
 
 def test_every_seed_of_every_arm_is_a_point():

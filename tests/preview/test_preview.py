@@ -7,7 +7,7 @@ from scipy import stats
 
 from carto_core.errors import ConfigError
 from carto_core.preview.arms import arms_of, draw_control, expected_minutes
-from carto_core.preview.effects import effects_of, metric_of, paired_interval
+from carto_core.preview.effects import effects_of, mean_of, metric_of, paired_interval
 from carto_core.store.reader import open_run
 from carto_core.types import Plan
 from carto_core.workflows import light
@@ -136,3 +136,10 @@ def test_the_baseline_arm_of_the_runs_own_seed_is_the_run_itself(run):
 def test_no_seeds_are_refused(run):
     with pytest.raises(ConfigError, match="--seeds must be at least 1"):
         measure_plan(run, light.save_plan(run, prune(run)), seeds=0)
+
+
+def test_the_mean_over_seeds_leaves_out_what_is_unknown():
+    arms = [{"natural_extraction": {"k": k, "n": n}} for k, n in ((1, 4), (0, 0), (3, 4))]
+
+    assert mean_of(arms, "natural_extraction") == pytest.approx(0.5)
+    assert np.isnan(mean_of(arms[1:2], "natural_extraction"))

@@ -16,13 +16,15 @@ from carto_core.audits import AUDITS
 from carto_core.config import ScoreConfig
 from carto_core.preview.effects import METRICS, effects_of
 from carto_core.quadrants import QUADRANTS, Cuts
+from carto_core.scores.labels import LABELS
 from carto_core.selection import inside, simplify_polygon
 from carto_core.store.rundir import append_progress, update_manifest, write_json
+from carto_core.ui.panels import evidence
 from carto_core.workflows import light
 from tests import tiny
 
 PROJECT = Path(__file__).parents[2]
-PAGES = ("home", "map", "samples", "intervene", "audit")
+PAGES = ("home", "map", "samples", "intervene", "audit", "evidence")
 SCORES = ScoreConfig(x="difficulty", y="consolidation")
 # A U: its bounding box holds much that it does not.
 CONCAVE = [[1.6, 0.1], [5.2, 0.1], [5.2, 1.6], [4.4, 1.6], [4.4, 0.5], [2.4, 0.5], [2.4, 1.6], [1.6, 1.6]]
@@ -33,14 +35,18 @@ def runs_root(tmp_path, monkeypatch):
     root = tmp_path / "runs"
     root.mkdir()
     monkeypatch.setenv("CARTO_RUNS", str(root))
+    monkeypatch.setattr(evidence, "RESULTS", tmp_path / "results")
     return root
 
 
 @pytest.fixture
 def run(runs_root):
-    made = tiny.make_run(runs_root / "tiny", num_samples=300, config=SCORES)
-    update_manifest(made.files, train_s=20.0, measure_s=5.0)
-    return made
+    return tiny.make_run(runs_root / "tiny", num_samples=300, config=SCORES)
+
+
+@pytest.fixture
+def probed(runs_root):
+    return tiny.make_run(runs_root / "probed", num_samples=300, config=SCORES, probes=True)
 
 
 def opened(page, **address):
@@ -120,7 +126,7 @@ def status(app):
 def test_without_a_run_every_page_says_how_to_get_one(runs_root, page):
     app = opened(page)
 
-    assert "python -m carto_core" in words(app)
+    assert "python -m " in words(app)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -142,7 +148,9 @@ def test_every_page_opens_with_a_selection(run, page):
 
 
 @pytest.mark.parametrize("page", PAGES)
-@pytest.mark.parametrize("made", [{"sealed": False}, {"canaries": False}, {"losses": "during"}, {"losses": "both"}])
+@pytest.mark.parametrize(
+    "made", [{"sealed": False}, {"canaries": False}, {"losses": "during"}, {"losses": "both"}, {"probes": True}]
+)
 def test_every_page_opens_on_a_run_of_every_kind(runs_root, made, page):
     tiny.make_run(runs_root / "other", **made)
 
@@ -364,8 +372,8 @@ def test_every_score_can_be_either_axis(run, name):
 
     sound(labelled(app.selectbox, "Memorization axis").set_value(name).run())
 
-    title = light.SCORES[name].title
-    assert f"**{title}** finds this run's inserted calibration canaries with AUC" in words(app)
+    title, probe = light.SCORES[name].title, light.SCORES[name].probe
+    assert f"**{title}** {'tells inserted samples' if probe is None else 'is not run'}" in words(app)
     assert not app.error
 
 
@@ -648,35 +656,88 @@ def test_a_button_starts_a_measurement_as_a_job(run, monkeypatch):
 # Audits
 
 
-def write_audits(run):
+def write_audits(run, **replaced):
+    """Write what the audits would; `replaced` takes the place of an audit's own summary."""
+
+    def part(k, n=16):
+        return {"k": k, "n": n, "rate": k / n, "low": 0.1, "high": 0.9, "unknown": 3}
+
+    def cut(k):
+        inserted = part(k) | {"by_repeats": {"1": part(1), "8": part(k)}, "by_kind": {"template": part(k)}}
+        return {"inserted": inserted, "control": part(0) | {"low": 0.0, "by_kind": {}}}
+
     def role(k):
-        part = {"k": k, "n": 16, "rate": k / 16, "low": 0.1, "high": 0.9}
-        return {
-            "inserted": part | {"by_repeats": {"1": part, "8": part}},
-            "control": part | {"k": 0, "rate": 0.0, "low": 0.0},
-        }
+        return cut(k) | {"beam": cut(k + 1), "optimal": cut(k - 2), "discoverable": cut(k - 1)}
 
     def spread(value):
         part = {"n": 4, "mean": value, "median": value, "low": value - 1, "high": value + 1}
-        return {"inserted": part | {"by_repeats": {"1": part, "8": part}}, "control": part}
+        ranked = {"n": 16, "known": 12, "first": 5, "unknown": 4}
+        return {
+            "inserted": part | {"by_repeats": {"1": part, "8": part}},
+            "control": part,
+            "enumeration": {"inserted": ranked, "control": ranked},
+        }
 
+    def interval(value):
+        return {"value": value, "low": value - 0.25, "high": value + 0.5}
+
+    shares = part(3, 90) | {"discoverable": part(2, 90), "longest_tokens": {"median": 2.0, "max": 31}}
     group = {"group_id": 1, "group_size": 2, "sample_ids": [1, 2], "extracted": True}
     found = {
-        "perplexity": {"nats_per_token": 2.5, "perplexity": 12.18, "num_tokens": 900, "num_samples": 20},
+        "perplexity": {
+            "nats_per_token": 2.5, "perplexity": 12.18, "num_tokens": 900, "num_samples": 20,
+            "intervals": {"perplexity": interval(12.18), "word_perplexity": interval(2345.5), "bits_per_byte": interval(1.75)},
+            "window": {"context": 64, "stride": 64, "bos": "<bos>", "predicted": "every token once"},
+            "tokenizer_sha256": "abc123def456" + 52 * "0",
+        },
         "extraction": {"calibration": role(11), "report": role(13)},
         "exposure": {"calibration": spread(6.25), "report": spread(3.75), "num_references": 1000},
         "natural": {"k": 1, "n": 1, "rate": 1.0, "low": 0.2, "high": 1.0},
-        "membership": {"num_members": 100, "num_nonmembers": 20, "attacks": {}},
+        "verbatim": shares | {"by_group_size": {"1": shares, "5+": shares}, "by_prefix": {"8": part(1, 90), "16": part(3, 90)}},
+        "membership": {"num_members": 100, "num_nonmembers": 20, "left_out": {"empty": 7}, "attacks": ATTACKS},
         "tokens": {"num_samples": 300, "num_tokens": 3000},
-    }
+    }  # fmt: skip
+    recited = {"extracted": True, "longest_tokens": 31, "longest_chars": 90, "group_size": 1, "log_p": -2.0}
     items = {
-        "extraction": [{"canary_id": 0}],
-        "exposure": [{"canary_id": 0}],
+        "extraction": [
+            {"canary_id": c, "role": r, "repeats": 1, "inserted": True, "extracted": False, "extracted_beam": True,
+             "optimal": None, "samples_needed": 12.0} for c, r in ((0, "calibration"), (1, "report"))
+        ],
+        "exposure": [
+            {"canary_id": c, "role": r, "repeats": 1, "inserted": True, "exposure": 9.97, "reading": ">= 9.97",
+             "exposure_enumeration": 19.93, "exposure_extrapolated": None, "rank_exact": 1}
+            for c, r in ((0, "calibration"), (1, "report"))
+        ],
         "natural": [group | {"prefix": "<b>river</b>", "expected": "stone", "decoded": "stone"}],
-    }
+        "verbatim": [recited | {"sample_id": 0, "samples_needed": None, "k_extractable": 8}],
+    }  # fmt: skip
     for name in AUDITS:
-        audit = {"name": name, "definition": f"how {name} is counted", "summary": found.get(name, {})}
+        audit = {
+            "name": name,
+            "definition": f"how {name} is counted",
+            "summary": replaced.get(name, found.get(name, {})),
+        }
         write_json(run.files.audits / f"{name}.json", audit | {"per_item": items.get(name, [])})
+
+
+def attack(value, low, high, *, flag=None):
+    nothing = {"value": None, "low": None, "high": None, "note": "too few"}
+    rate = {"value": 0.0625, "low": 0.01, "high": 0.1, "note": None}
+    auc = {"value": value, "low": low, "high": high, "note": None}
+    rates = {"tpr_at_fpr_0.01": rate, "tpr_at_fpr_0.001": nothing}
+    return {"status": "run", "auc": auc, **rates, "flag": flag, "note": None}
+
+
+ATTACKS = {
+    "loss": attack(0.625, 0.55, 0.7),
+    "zlib": attack(0.375, 0.3, 0.45, flag="below_chance"),
+    "lira": {"status": "not run", "command": "python -m carto_core probe RUN folds"},
+}
+
+
+def frame(app, column):
+    """The first table that has a column."""
+    return next(d.value for d in app.dataframe if column in d.value.columns)
 
 
 def test_audits_show_the_calibration_half_alone(run):
@@ -698,7 +759,384 @@ def test_audits_say_how_they_are_counted(run):
 
     said = words(opened("audit", run="tiny"))
 
-    assert all(f"how {name} is counted" in said for name in ("extraction", "exposure", "natural"))
+    shown = ("extraction", "exposure", "natural", "verbatim", "membership")
+    assert all(f"how {name} is counted" in said for name in shown)
+
+
+def test_perplexity_is_said_per_token_word_and_byte_with_window_and_tokenizer(run):
+    write_audits(run)
+    app = opened("audit", run="tiny")
+
+    values = {m.label: m.value for m in app.metric}
+    assert values["Perplexity a token"] == "12.18"
+    assert values["Perplexity a word"] in ("2,345", "2,346")
+    assert values["Bits per byte"] == "1.75"
+    assert "95 % interval 1.5 to 2.25" in words(app)
+    assert "windows of 64 tokens" in words(app)
+    assert "abc123def456" in words(app)
+
+
+def test_an_older_audit_without_searches_and_intervals_is_still_read(run):
+    part = {"k": 4, "n": 16, "rate": 0.25, "low": 0.1, "high": 0.5}
+    cut = {"inserted": part | {"by_repeats": {"8": part}}, "control": part}
+    spread = {"n": 4, "mean": 1.0, "median": 1.0, "low": 0.5, "high": 2.0}
+    exposed = {"inserted": spread | {"by_repeats": {"8": spread}}, "control": spread}
+    write_audits(
+        run,
+        perplexity={"nats_per_token": 2.5, "perplexity": 12.18, "num_tokens": 900, "num_samples": 20},
+        extraction={"calibration": cut, "report": cut},
+        exposure={"calibration": exposed, "report": exposed, "num_references": 1000},
+    )
+
+    app = opened("audit", run="tiny")
+
+    assert "4 of 16" in words(app)
+    assert "audit again" in words(app)
+
+
+def test_every_way_of_asking_for_a_secret_stands_beside_greedy_decoding(run):
+    write_audits(run)
+    app = opened("audit", run="tiny")
+
+    said = words(app)
+    assert "beam search: **12 of 16**" in said
+    assert "optimal search: **9 of 16**, never-inserted 0 of 16; 3 unknown, counted as not" in said
+    assert "100 samples: **10 of 16**" in said
+    assert "**5 of 12** rank first; 4 of 16 could not be counted" in said
+    series = [json.loads(c.proto.spec)["data"] for c in app.get("plotly_chart") if "by kind" in c.proto.alt]
+    assert [trace["name"] for trace in series[0]] == ["greedy", "beam search", "optimal search", "100 samples"]
+
+
+def test_every_canary_is_listed_with_its_answers_and_only_of_the_half_that_may_be_seen(run):
+    write_audits(run)
+    secrets = run.canaries().set_index("canary_id")["secret"]
+    app = opened("audit", run="tiny")
+
+    listed = frame(app, "rank among all")
+    first = listed[listed["secret"] == secrets[0]].iloc[0]
+    assert (first["greedy"], first["beam"], first["optimal"]) == ("no", "yes", "unknown")
+    assert (first["exposure, sampled (bits)"], first["exposure, counted"]) == (">= 9.97", "19.93")
+    assert set(listed["role"]) == {"calibration"}
+
+    update_manifest(run.files, report_seen=True)
+    sound(app.run())
+
+    assert set(frame(app, "rank among all")["role"]) == {"calibration", "report"}
+
+
+def test_recited_texts_are_read_from_the_store_and_shown_as_they_are(run):
+    write_audits(run)
+    app = opened("audit", run="tiny")
+
+    top = frame(app, "longest run (tokens)").iloc[0]
+    assert top["text"] == tiny.NASTY
+    assert top["samples needed"] == "–"
+    assert "**3 of 90** distinct texts are recited" in words(app)
+    assert "**31 tokens**" in words(app)
+
+
+def test_membership_attacks_are_never_flipped_and_what_was_not_run_says_how(run):
+    write_audits(run)
+    app = opened("audit", run="tiny")
+
+    rows = frame(app, "attack").set_index("attack")
+    assert rows.loc["Loss", "AUC [95 %]"] == "0.625 [0.550, 0.700]"
+    assert rows.loc["Loss", "reading"] == "above chance"
+    assert rows.loc["Loss", "TPR at 1 % FPR"] == "0.062 [0.010, 0.100]"
+    assert rows.loc["Loss", "TPR at 0.1 % FPR"] == "too few"
+    assert rows.loc["Loss per compressed byte", "AUC [95 %]"] == "0.375 [0.300, 0.450]"
+    assert "below chance" in rows.loc["Loss per compressed byte", "reading"]
+    assert "python -m carto_core probe tiny folds" in rows.loc["LiRA, offline", "reading"]
+    assert "**100** members against **20**" in words(app)
+    assert "7 empty" in words(app)
+
+
+# The detectors
+
+
+def with_quality(run, page="map"):
+    app = opened(page, run=run.run_id)
+    app.session_state["quality_open"] = True
+    return sound(app.run())
+
+
+def choose(app, label, value):
+    return sound(labelled(app.get("button_group"), label).set_value(value).run())
+
+
+def test_every_score_is_judged_and_what_was_not_run_says_how(run):
+    app = with_quality(run)
+
+    rows = frame(app, "average precision").set_index("score")
+    assert len(rows) == len(light.SCORES)
+    quality = light.quality(run)["consolidation"]
+    assert rows.loc["Consolidation", "AUC [95 %]"].startswith(f"{quality.auc.value:.2f} [")
+    assert rows.loc["Consolidation", "reading"] == quality.note
+    assert "too few" in rows.loc["Consolidation", "reading"]
+    assert rows.loc["Min-K%", "reading"] == "not run; python -m carto_core probe tiny passes"
+    assert "Length (baseline)" in rows.index
+
+
+def test_a_run_with_a_twin_is_judged_by_what_it_gives_back(probed):
+    app = with_quality(probed)
+
+    assert "**Consolidation** tells extracted samples" in words(app)
+    options = labelled(app.get("button_group"), "Truth").options
+    assert [o.content if hasattr(o, "content") else o for o in options] == [label.title for label in LABELS.values()]
+    assert light.recommended(probed).reason in words(app)
+
+
+@pytest.mark.parametrize("label", list(LABELS))
+def test_every_truth_can_be_chosen(probed, label):
+    app = choose(with_quality(probed), "Truth", label)
+
+    expected = light.quality(probed, label=label)["held_out_gap"].auc.value
+    rows = frame(app, "average precision").set_index("score")
+    assert rows.loc["Held-out gap", "AUC [95 %]"].startswith(f"{expected:.2f} [")
+
+
+@pytest.mark.parametrize("part", ["once", "natural", "kind words", "repeats 8"])
+def test_every_part_can_be_chosen_and_an_empty_one_says_so(probed, part):
+    app = choose(with_quality(probed), "Part", part)
+
+    expected = light.quality(probed, part=part)["held_out_gap"]
+    rows = frame(app, "average precision").set_index("score")
+    if expected.is_known:
+        assert rows.loc["Held-out gap", "AUC [95 %]"].startswith(f"{expected.auc.value:.2f} [")
+    else:
+        assert "Nothing to compare" in words(app)
+
+
+def test_the_report_half_of_the_detectors_is_hidden_until_somebody_asks(probed):
+    app = with_quality(probed)
+    assert len(labelled(app.get("button_group"), "Half").options) == 1
+
+    update_manifest(probed.files, report_seen=True)
+    choose(sound(app.run()), "Half", "report")
+
+    expected = light.quality(probed, "report")["held_out_gap"].auc.value
+    rows = frame(app, "average precision").set_index("score")
+    assert rows.loc["Held-out gap", "AUC [95 %]"].startswith(f"{expected:.2f} [")
+
+
+def test_fold_models_show_rank_correlations_and_their_ceiling(probed):
+    app = with_quality(probed)
+
+    assert "noise ceiling 0.87" in words(app)
+    rows = frame(app, "Spearman, all samples").set_index("score")
+    assert rows.loc["Held-out gap", "Spearman, all samples"].startswith("+")
+
+
+def test_the_chart_of_the_detectors_is_sorted_and_names_the_best(probed):
+    app = with_quality(probed)
+
+    (found,) = [c.proto for c in app.get("plotly_chart") if "AUC of" in c.proto.alt]
+    known = {n: q.auc.value for n, q in light.quality(probed).items() if q.is_known}
+    best = light.SCORES[max(known, key=known.get)].title
+    ticks = json.loads(found.spec)["layout"]["yaxis"]["ticktext"]
+    assert ticks[-1] == best
+    assert f"the highest is {best}" in found.alt
+
+
+def test_the_scores_are_judged_before_an_intervention_is_offered(run):
+    app = opened("intervene", run="tiny")
+
+    said = [str(element.value) for element in (*app.markdown, *app.subheader)]
+    assert any("**Consolidation** tells inserted samples" in text for text in said)
+
+
+def test_a_button_runs_the_missing_probes_as_a_job_and_says_first_what_they_cost(run, monkeypatch):
+    started = []
+    monkeypatch.setattr(jobs, "launch", lambda arguments, **facts: started.append((arguments, facts)))
+    app = with_quality(run)
+    costs = frame(app, "takes").set_index("probe")
+    assert costs.loc["Near duplicates", "takes"] == "seconds"
+    assert costs.loc["Fold models", "state"] == "not run"
+    sound(labelled(app.multiselect, "Probes").set_value(["twin", "folds"]).run())
+    sound(labelled(app.number_input, "Fold models").set_value(4).run())
+
+    press(app, "Run 2 probes (")
+
+    ((arguments, facts),) = started
+    assert arguments == ["probe", str(run.files.path), "twin", "folds", "--models", "4"]
+    assert (facts["kind"], facts["result"]) == ("probe", run.files.probes)
+
+
+def test_a_probe_under_way_is_watched_and_can_be_cancelled(run, runs_root, sleeper):
+    probes = run.files.probes
+    job = registered(runs_root, run, sleeper, kind="probe", result=probes, progress=probes / "progress.jsonl")
+    append_progress(Path(job.progress), stage="training fold models", done=1, total=4, rate=0.5, eta_s=6.0)
+    app = with_quality(run)
+    assert any("training fold models" in str(p.proto.text) for p in app.get("progress"))
+
+    sound(button(app, "Cancel").click().run())
+    sleeper.wait(timeout=10)
+
+    assert jobs.state_of(job) == "cancelled"
+
+
+def test_a_star_says_which_kind_of_canary_it_is(run):
+    spec = json.loads(chart(opened("map", run="tiny")).proto.spec)
+
+    said = next(t for t in spec["data"] if t.get("customdata"))["customdata"]
+    assert any("planted canary" in str(text) and ", template" in str(text) for text in said)
+
+
+def test_a_rescore_can_leave_the_axis_to_the_recommendation(probed):
+    app = opened("map", run="probed")
+    labelled(app.radio, "Memorization axis of the run").set_value("recommended")
+    labelled(app.number_input, "Hysteresis").set_value(0.25)
+
+    press(app, "Rescore")
+
+    saved = light.score_config(probed)
+    assert (saved.y, saved.hysteresis) == (None, 0.25)
+    assert labelled(app.selectbox, "Memorization axis (y)").value == light.recommended(probed).score
+
+
+# Whom a plan hits
+
+
+def test_a_plan_says_what_it_takes_from_every_group(run):
+    app = opened("map", run="tiny")
+    labelled(app.number_input, "Top share").set_value(20.0)
+    turned(press(app, "Choose the top"), "intervene")
+
+    rows = frame(app, "groups by")
+    table = light.load_table(run)
+    chosen = light.select(run, {"type": "top", "by": "consolidation", "q": 0.2}).sample_ids
+    mine = (table.source == "quotes") & ~table.is_canary
+    row = rows[(rows["groups by"] == "source") & (rows["group"] == "quotes")].iloc[0]
+    assert row["rows"] == mine.sum()
+    assert row["changed"] == mine[chosen].sum()
+    assert set(rows["groups by"]) == {"source", "length", "year", "author"}
+    assert "1990" in set(rows["group"])
+
+
+def test_a_group_that_would_nearly_vanish_is_flagged_and_can_be_protected(run):
+    app = opened("map", run="tiny")
+    sound(labelled(app.multiselect, "Sources").set_value(["quotes"]).run())
+    sound(labelled(app.checkbox, "Restrict").check().run())
+    turned(app, "intervene")
+    assert any("groups would go" in w.value for w in app.warning)
+    assert "source quotes" in words(app)
+    before = int(labelled(app.metric, "Samples changed").value)
+
+    sound(labelled(app.toggle, "Protect groups").set_value(True).run())
+
+    assert int(labelled(app.metric, "Samples changed").value) < before
+    assert "Quotas let" in words(app)
+
+
+def test_near_copies_that_would_remain_are_listed(probed):
+    app = opened("map", run="probed")
+    sound(labelled(app.text_input, "Search").set_value(probed.texts([50])[0]).run())
+    sound(labelled(app.checkbox, "Restrict").check().run())
+
+    turned(app, "intervene")
+
+    left = frame(app, "remaining text")
+    assert light.load_table(probed).key[51] in set(left["key"])
+    assert any("near copies would remain" in w.value for w in app.warning)
+
+
+def test_unknown_near_copies_say_what_to_run(run):
+    assert "python -m carto_core probe tiny near_duplicates" in words(with_hotspots(run))
+
+
+# The evidence
+
+
+def arm_facts(seed, k):
+    counts = {"k": k, "n": 20}
+    return {"seed": seed, "extraction": {"report": counts}, "natural_extraction": counts, "ppl_nats": 3.0}
+
+
+def effect_facts(metric, against, low, high):
+    middle = (low + high) / 2
+    percents = {"estimate_percent": 1.5, "low_percent": -0.5, "high_percent": 3.5} if metric == "ppl_nats" else {}
+    return {"metric": metric, "against": against, "estimate": middle, "low": low, "high": high, "p": 0.25, **percents}
+
+
+def table_line(policy, score, low, high):
+    arms = {a: [arm_facts(s, k) for s in (0, 1, 2)] for a, k in (("plan", 5), ("control", 10), ("baseline", 20))}
+    effects = [effect_facts("extraction.report", a, low, high) for a in ("control", "baseline")]
+    effects += [effect_facts("ppl_nats", a, -0.01, 0.03) for a in ("control", "baseline")]
+    facts = {"policy": policy, "score": score, "share": 0.10, "equal": "steps", "num_pruned": 123, "seeds": [0, 1, 2]}
+    return facts | {"arms": arms, "effects": effects}
+
+
+def write_evidence(**files):
+    for name, corpora in files.items():
+        write_json(evidence.RESULTS / f"{name}.json", {"version": 1, "corpora": corpora})
+
+
+def test_without_results_the_evidence_says_what_makes_them(runs_root):
+    said = words(opened("evidence"))
+
+    assert "python -m benchmarks.paper_table" in said
+    assert "python -m benchmarks.detectors" in said
+    assert "more than 40 % less canary extraction" in said
+
+
+def test_measured_effects_stand_beside_the_papers_claims(runs_root):
+    lines = [
+        table_line("recommended", "min_k", -0.5, -0.1),
+        table_line("memorization", "memorization", -0.2, 0.2),
+        table_line("oracle", "", 0.1, 0.3),
+    ]
+    facts = {"num_samples": 1000, "device": "cpu", "lines": lines, "recommended": {"reason": "Because it does."}}
+    write_evidence(paper_table={"demo": facts})
+
+    app = opened("evidence")
+
+    said = words(app)
+    assert "lower extraction more than a random cut: **recommended (Min-K%) 10%**" in said
+    assert "Not shown to differ from a random cut: memorization, the paper's literal score 10%" in said
+    assert "Shown to raise it against a random cut: **an oracle" in said
+    assert "extraction **-75%** against unchanged" in said
+    assert "+1.5 % [-0.5, +3.5]" in said
+    assert "3 seeds" in said
+    row = frame(app, "chosen by").iloc[0]
+    assert (row["extraction: plan"], row["control"], row["unchanged"]) == ("0.25", "0.50", "1.00")
+    assert (row["plan - control [95 %]"], row["p"]) == ("-0.30 [-0.50, -0.10]", "0.250")
+    (found,) = app.get("plotly_chart")
+    assert "on demo, 3 lines" in found.proto.alt
+
+
+def test_unknown_effects_are_said_to_be_unknown(runs_root):
+    line = table_line("recommended", "min_k", -0.5, -0.1)
+    line["effects"][0] |= dict.fromkeys(("estimate", "low", "high", "p"))
+    write_evidence(paper_table={"demo": {"num_samples": 10, "device": "cpu", "lines": [line]}})
+
+    app = opened("evidence")
+
+    assert frame(app, "chosen by").iloc[0]["plan - control [95 %]"] == "unknown"
+
+
+def test_detectors_are_compared_over_corpora(probed):
+    update_manifest(probed.files, report_seen=True)
+    folds = light.fold_facts(probed)
+    facts = {"scores": light.describe_scores(probed), "folds": folds, "recommended": {"reason": "Because it does."}}
+    write_evidence(detectors={"demo": facts, "mail": facts | {"scores": {}}})
+
+    app = opened("evidence")
+
+    auc, spearman = (d.value.set_index("score") for d in app.dataframe)
+    expected = light.quality(probed, "report", label="extracted")["held_out_gap"].auc.value
+    assert auc.loc["Held-out gap", "demo"].startswith(f"{expected:.2f} [")
+    assert auc.loc["Held-out gap", "mail"] == "–"
+    assert spearman.loc["Held-out gap", "demo"].startswith("+")
+    assert "noise ceiling 0.87" in words(app)
+
+
+def test_damaged_results_are_one_sentence(runs_root):
+    evidence.RESULTS.mkdir()
+    (evidence.RESULTS / "paper_table.json").write_text("{")
+
+    app = opened("evidence")
+
+    assert "python -m benchmarks.paper_table" in app.error[0].value
 
 
 def test_every_chart_is_told_in_words(run):

@@ -9,6 +9,7 @@ import pytest
 from carto_core.config import ScoreConfig
 from carto_core.errors import PlanError, RunCorrupt, RunNotSealed, SelectionError, UnknownNameError
 from carto_core.interventions import plan_sha256
+from carto_core.probes import PROBES
 from carto_core.quadrants import Cuts
 from carto_core.scores import SCORES, ScoreInputs, compute_scores
 from carto_core.scores.tokenwise import zlib_bytes
@@ -227,6 +228,38 @@ def test_a_probe_column_becomes_a_score_and_a_truth_judges_it(run):
     assert "probe" in light.describe_scores(run)["el2n"]["not_run"]
     assert light.recommended(run).score == "min_k"
     assert json.loads(json.dumps(light.describe_scores(run), allow_nan=False))
+
+
+def test_a_twin_that_gives_nothing_back_leaves_the_judging_to_what_was_inserted(run):
+    nothing = np.zeros(200, np.float32)
+    write_probe(run.files, "twin", {"extracted": nothing, "exposed": nothing})
+
+    light.score(run, ScoreConfig())
+
+    assert light.default_label(light.load_table(run), run.canaries()) == "inserted"
+    assert "tells inserted calibration samples" in light.recommended(run).reason
+
+
+def test_a_probe_is_missing_until_the_run_was_scored_with_it(run):
+    assert light.missing_probes(run) == list(PROBES)
+    write_probe(run.files, "passes", {"min_k": np.zeros(200, np.float32)})
+    assert "passes" in light.missing_probes(run), "its column is not among the scores yet"
+
+    light.score(run, ScoreConfig())
+
+    assert light.missing_probes(run) == [name for name in PROBES if name != "passes"]
+
+
+def test_near_groups_and_fold_facts_are_unknown_until_their_probe_was_run(tmp_path):
+    plain, probed = make_run(tmp_path / "plain"), make_run(tmp_path / "probed", probes=True)
+
+    assert light.near_groups(plain) is light.fold_facts(plain) is None
+    groups, facts = light.near_groups(probed), light.fold_facts(probed)
+    assert groups is not None
+    assert facts is not None
+    assert groups.dtype == np.int32
+    assert groups[50] == groups[51] != groups[52]
+    assert facts["ceiling"] == 0.87
 
 
 def test_a_probe_file_of_another_run_is_refused(run):

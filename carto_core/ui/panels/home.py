@@ -102,6 +102,10 @@ def _what_next(run: Run, status: str) -> str:
         return f"It is {status}: {error}. Continue: `python -m carto_core train --resume --out {run.files.path}`"
     if light.read_audit(run, "extraction") is None:
         return "Next: run the audits on the **Audit** page."
+    if "twin" in light.missing_probes(run):
+        return (
+            "Next: lasso a hotspot on the **Map**; its detectors are judged best by a twin model, which the Map trains."
+        )
     return "Next: lasso a hotspot on the **Map**, then **Intervene**."
 
 

@@ -22,7 +22,7 @@ from carto_core.store.rundir import resolve_runs_root
 from carto_core.types import Plan, SampleTable
 from carto_core.ui import cache, state
 from carto_core.ui.panels import chosen as selection_panel
-from carto_core.ui.panels import working
+from carto_core.ui.panels import groups, quality, working
 from carto_core.ui.panels.chosen import Chosen
 from carto_core.ui.shell import go, scored_run, theme, told
 from carto_core.workflows import light
@@ -41,6 +41,8 @@ def page() -> None:
         table, cuts = selection_panel.axes_of(run)
         chosen = selection_panel.resolve(run, table)
         st.title("What if these samples were changed?")
+        quality.headline(run, cuts.y)
+        quality.details(run, table)
         left, right = st.columns([5, 7], gap="large")
         with left:
             plan = _plan(run, table, cuts, chosen)
@@ -52,6 +54,8 @@ def page() -> None:
         with right:
             _estimate()
             _measured(run, plan_dir)
+        groups.effects(run, table, plan)
+        groups.near_copies(run, table, plan)
         _export(run, plan_dir, int(plan.affected.sum()))
 
 
@@ -74,7 +78,8 @@ def _plan(run: Run, table: SampleTable, cuts: Cuts, chosen: Chosen) -> Plan | No
         )
         go("map", "Go to the Map")
         return None
-    return light.plan_action(run, chosen.selection, action=action, factor=_factor(action), table=table)
+    selection = groups.protect(run, table, chosen.selection) if action == "prune" else chosen.selection
+    return light.plan_action(run, selection, action=action, factor=_factor(action), table=table)
 
 
 def _factor(action: str) -> float | None:

@@ -14,12 +14,12 @@ from carto_core.plots.palette import QUADRANT_SIGNS, Colouring, by_category, by_
 from carto_core.plots.raster import Extent
 from carto_core.quadrants import QUADRANTS, Cuts, counts, describe_cut
 from carto_core.scores import SCORES
-from carto_core.scores.quality import Quality
 from carto_core.store.reader import Run
 from carto_core.types import SampleTable
 from carto_core.ui import cache, state
 from carto_core.ui.panels import chosen as selection_panel
 from carto_core.ui.panels import detail
+from carto_core.ui.panels import quality as quality_panel
 from carto_core.ui.panels.chosen import Chosen
 from carto_core.ui.panels.table import hidden, pick_row
 from carto_core.ui.shell import go, scored_run, theme, told
@@ -53,7 +53,7 @@ def page() -> None:
             if len(chosen.ids):
                 go("intervene", f"What if I change these {len(chosen.ids):,} samples? →")
         _thresholds(run, table, cuts)
-        _quality(run)
+        quality_panel.details(run, table)
         _samples(run, table, cuts, chosen)
 
 
@@ -74,7 +74,7 @@ def _controls(run: Run) -> None:
     fourth.text_input(
         "Search the texts", placeholder="hits are ringed on the map", **state.widget("text", read=str.strip)
     )
-    _judge(run, view.y)
+    quality_panel.headline(run, view.y)
 
 
 def _filters(table: SampleTable) -> None:
@@ -103,33 +103,6 @@ def _filter_widgets(table: SampleTable) -> None:
     third.checkbox("Exact copies only", **state.widget("copies_only"))
     fourth.checkbox(
         "Restrict the selection to these hits", help="Off: hits are only highlighted.", **state.widget("restrict")
-    )
-
-
-def _judge(run: Run, name: str) -> None:
-    """Say how well the memorization axis finds what is memorized, and offer the recommended one."""
-    quality = cache.quality_of(run, "calibration")
-    recommended = cache.recommended(run)
-    said, offered = st.columns([8, 4], vertical_alignment="center")
-    said.markdown(_verdict(SCORES[name].title, quality[name]))
-    if name == recommended.score:
-        said.caption(f"Recommended: {recommended.reason}")
-    elif offered.button(
-        f"Use {SCORES[recommended.score].title}", key="use_best", width="stretch", help=recommended.reason
-    ):
-        state.change_axes(y=recommended.score)
-        st.rerun()
-
-
-def _verdict(title: str, quality: Quality) -> str:
-    """Return how well a score finds the calibration canaries, in a sentence."""
-    if not quality.is_known:
-        return f"**{title}**: nothing in this run to judge it by."
-    value, low, high = quality.auc
-    return (
-        f"**{title}** finds what is memorized (calibration half) with AUC **{value:.2f}** "
-        f"[{low:.2f}, {high:.2f}] – **{quality.note}** "
-        f"({quality.num_positives} memorized, {quality.num_negatives:,} not; 0.5 is chance)."
     )
 
 
@@ -231,48 +204,44 @@ def _thresholds(run: Run, table: SampleTable, cuts: Cuts) -> None:
 def _rescore(run: Run) -> None:
     saved, view = light.score_config(run), state.get()
     with st.form("rescore"):
-        st.markdown(
-            "**Rescore the run** with another forget threshold, and save the axes and cuts above as the run's own"
-        )
-        first, second, third, fourth = st.columns([3, 2, 2, 2], vertical_alignment="bottom")
+        st.markdown("**Rescore the run** with another forget threshold, and save the cuts above as the run's own")
+        columns = st.columns([3, 2, 2, 2])
         modes: list[EpsMode] = ["pooled", "snapshot", "absolute"]
-        mode = first.selectbox(
+        mode = columns[0].selectbox(
             "Forget threshold",
             modes,
             index=modes.index(saved.eps_mode),
             help="Quantile of all losses, of each snapshot's, or nats.",
         )
-        eps = second.number_input("eps (quantile or nats)", value=float(saved.eps), format="%.4g")
-        burn_in = third.number_input("Burn-in (share)", 0.01, 1.0, float(saved.burn_in), step=0.05)
-        if fourth.form_submit_button("Rescore and save", width="stretch"):
-            with told():
-                cuts = {"x": view.x, "y": view.y, "cut_x": view.cut_x, "cut_y": view.cut_y}
-                light.score(run, ScoreConfig(eps_mode=mode, eps=eps, burn_in=burn_in, **cuts))
-                st.rerun()
-
-
-def _quality(run: Run) -> None:
-    with st.expander("How well does each score find the planted canaries?"):
-        st.caption(
-            "AUC for inserted canaries (two copies or more, one vote each) against ordinary samples without a copy. "
-            "Exact copies is 1 by construction here: the ordinary samples have none. It is the baseline for canaries with "
-            "copies, and says nothing on secrets that occur once."
+        eps = columns[1].number_input("eps (quantile or nats)", value=float(saved.eps), format="%.4g")
+        burn_in = columns[2].number_input("Burn-in (share)", 0.01, 1.0, float(saved.burn_in), step=0.05)
+        hysteresis = columns[3].number_input(
+            "Hysteresis (nats)",
+            0.0,
+            value=float(saved.hysteresis),
+            format="%.4g",
+            help="Half width of a dead band around the forget threshold; 0 is the paper's definition.",
         )
-        for role in light.roles_shown(run):
-            rows = [
-                {
-                    "score": SCORES[n].title,
-                    "AUC": q.auc.value,
-                    "from": q.auc.low,
-                    "to": q.auc.high,
-                    "reading": q.note,
-                    "source": SCORES[n].source,
-                }
-                for n, q in cache.quality_of(run, role).items()
-            ]
-            st.markdown(f"**{role}**")
-            number = st.column_config.NumberColumn(format="%.2f")
-            st.dataframe(rows, hide_index=True, column_config=dict.fromkeys(("AUC", "from", "to"), number))
+        first, second = st.columns([7, 2], vertical_alignment="bottom")
+        axes = ["recommended", "in view"]
+        axis = first.radio(
+            "Memorization axis of the run",
+            axes,
+            index=0 if saved.y is None else 1,
+            format_func=lambda name: (
+                f"{SCORES[view.y].title}, as in view" if name == "in view" else "the recommended one"
+            ),
+            horizontal=True,
+        )
+        if second.form_submit_button("Rescore and save", width="stretch"):
+            with told():
+                cuts = {"x": view.x, "cut_x": view.cut_x, "cut_y": view.cut_y}
+                y = view.y if axis == "in view" else None
+                config = ScoreConfig(eps_mode=mode, eps=eps, burn_in=burn_in, hysteresis=hysteresis, y=y, **cuts)
+                used = light.score(run, config)["quadrant_y"]
+                if used != view.y:
+                    state.change_axes(y=used)
+                st.rerun()
 
 
 def _samples(run: Run, table: SampleTable, cuts: Cuts, chosen: Chosen) -> None:
@@ -315,7 +284,11 @@ def _stars(run: Run, table: SampleTable, x: np.ndarray, y: np.ndarray) -> Points
     _, first = np.unique(table.canary_id[copies], return_index=True)
     ids = copies[first]
     size = table.scores["group_size"][ids].astype(int)
-    said = [f"planted canary {int(table.canary_id[i])}\n{n} copies" for i, n in zip(ids, size, strict=True)]
+    kind = canaries.set_index("canary_id")["kind"].loc[table.canary_id[ids].astype(int)]
+    said = [
+        f"planted canary {int(table.canary_id[i])}, {k}\n{n} exact {'copy' if n == 1 else 'copies'}"
+        for i, k, n in zip(ids, kind, size, strict=True)
+    ]
     return Points(x[ids], y[ids], said)
 
 
