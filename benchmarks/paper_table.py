@@ -6,8 +6,8 @@ Experiment 1 of GenDataCarto (arXiv 2509.00083): an LSTM with planted canaries. 
 beside a random cut of its own size and length; the score to prune by is chosen on calibration canaries and a twin model,
 the effect is reported on the report half. Stage 1 prunes 10 % by the recommended score, by literal memorization and by an
 oracle; stage 2 adds difficulty, one copy per group and the quadrant policy; stage 3 the shares of 5 and 20 %; stage 4
-equal epochs. Every model is trained once: interrupt it and start it again as you like. The results are in
-docs/results/paper_table.json; the page Evidence and the README show them.
+equal epochs. Every model is trained once, and a line that the results hold is not measured again: interrupt it and
+start it again as you like. The results are in docs/results/paper_table.json; the page Evidence and the README show them.
 """
 
 from __future__ import annotations
@@ -80,9 +80,10 @@ def main() -> None:
     with stoppable():
         for stage in options.stages:
             for name in options.corpora:
-                run = base_run(name, chars=options.chars)
                 for cell in cells([stage]):
-                    keep(options.results, run, name, measure_cell(run, cell, seeds=options.seeds))
+                    if not is_kept(options.results, name, cell, chars=options.chars, seeds=options.seeds):
+                        run = base_run(name, chars=options.chars)
+                        keep(options.results, run, name, measure_cell(run, cell, seeds=options.seeds))
     print_table(json.loads(options.results.read_text(encoding="utf-8")))
 
 
@@ -191,6 +192,18 @@ def _missing(run: Run, arms: list[Arm]) -> int:
     return sum(not arm.path(run).is_file() for arm in arms)
 
 
+def is_kept(path: Path, corpus: str, cell: Cell, *, chars: int, seeds: int) -> bool:
+    """Return whether the results hold this line already, with these settings and at least so many seeds."""
+    results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"corpora": {}}
+    found = results["corpora"].get(corpus, {"lines": []})
+    if found.get("config") != base_config(corpus, chars=chars).to_dict():
+        return False
+    return any(
+        all(line[name] == value for name, value in asdict(cell).items()) and len(line["seeds"]) >= seeds
+        for line in found["lines"]
+    )
+
+
 def keep(path: Path, run: Run, corpus: str, line: dict[str, Any]) -> None:
     """Put one line into the results, in place of an older one of its kind."""
     results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"version": 1, "corpora": {}}
@@ -199,7 +212,7 @@ def keep(path: Path, run: Run, corpus: str, line: dict[str, Any]) -> None:
     mine = results["corpora"].setdefault(corpus, {"lines": []})
     mine |= {name: manifest[name] for name in ("corpus_sha256", "num_samples", "device", "config", "versions")}
     mine["recommended"] = asdict(light.recommended(run))
-    same = ("policy", "share", "equal")
+    same = tuple(Cell.__dataclass_fields__)
     mine["lines"] = [old for old in mine["lines"] if any(old[n] != line[n] for n in same)]
     mine["lines"].append(line | {"commit": commit.stdout.strip() or None, "created": now()})
     results["corpora"][corpus] = mine
