@@ -1,6 +1,6 @@
 """Which score finds what a model memorizes: every score against two kinds of truth and the plain baselines.
 
-    python -m benchmarks.detectors [--corpora demo mail sotu man] [--chars 300000] [--canaries 120] [--models 8]
+    python -m benchmarks.detectors [--corpora demo mail sotu man] [--chars 300000] [--canaries 80] [--models 8]
 
 One LSTM a corpus with planted canaries of every kind; labels from a twin with another seed (extracted: greedy decoding
 gives it back; exposed: exposure of log2(1000) bits or more among 10,000 references), counterfactual memorization from
@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.paper_table import CORPORA, base_config, trained
+from benchmarks.paper_table import CORPORA, REPEATS, base_config, trained
 from carto_core.config import CanaryConfig
 from carto_core.probes import PROBES
 from carto_core.store.reader import Run
@@ -33,9 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--corpora", nargs="+", default=list(CORPORA), choices=CORPORA)
     parser.add_argument("--chars", type=int, default=300_000, help="about how many characters of each corpus")
-    parser.add_argument(
-        "--canaries", type=int, default=120, help="distinct inserted secrets; half of them are reported"
-    )
+    parser.add_argument("--canaries", type=int, default=80, help="distinct inserted secrets; half of them are reported")
     parser.add_argument("--models", type=int, default=8, help="fold models to begin with; more until they are reliable")
     parser.add_argument("--probes", nargs="+", default=list(PROBES), choices=list(PROBES))
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -50,9 +48,9 @@ def main() -> None:
 def probed_run(corpus: str, options: argparse.Namespace) -> Run:
     """Return the corpus's run with all probes, doing what is missing."""
     config = base_config(corpus, chars=options.chars)
-    config = dataclasses.replace(config, canaries=CanaryConfig(num_inserted=options.canaries))
+    config = dataclasses.replace(config, canaries=CanaryConfig(num_inserted=options.canaries, repeats=REPEATS))
     run = trained(config, resolve_runs_root() / f"detectors-{corpus}-{options.chars}-{options.canaries}")
-    missing = [name for name in options.probes if not (run.files.probes / f"{name}.parquet").is_file()]
+    missing = [name for name in options.probes if not light.is_probed(run, name)]
     if missing:
         probe_run(run, missing, models=options.models, reliability=0.7)
     update_manifest(run.files, report_seen=True)

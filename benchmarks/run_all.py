@@ -1,8 +1,8 @@
-"""Every figure of the README, one after the other: `make bench`. Takes about half an hour, mostly retrains."""
+"""Every figure of the README, one after the other: `make bench`. Takes hours, nearly all of it retrains; interrupt it as you like."""
 
-from benchmarks import demo_cost, logging_cost, map_scale, pruning
+from benchmarks import demo_cost, detectors, logging_cost, map_scale, paper_table
 
 if __name__ == "__main__":
-    for script in (map_scale, logging_cost, demo_cost, pruning):
+    for script in (map_scale, logging_cost, demo_cost, detectors, paper_table):
         print(f"\n== {script.__name__}\n{script.__doc__}")
         script.main()

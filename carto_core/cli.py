@@ -38,7 +38,7 @@ from carto_core.store.rundir import list_runs, resolve_runs_root
 from carto_core.tasks import TASKS, find_size, model_config
 from carto_core.ui.launch import serve
 from carto_core.workflows import light
-from carto_core.workflows.demo import DEMO_RUN, demo_config
+from carto_core.workflows.demo import DEMO_PROBES, DEMO_RUN, demo_config
 
 Result = dict[str, Any]
 
@@ -133,6 +133,7 @@ def cli() -> None:
 )
 @click.option("--validation", type=float, default=0.1, show_default=True, help="Share held out.")
 @click.option("--max-chars", type=int, default=None, help="Use about so many characters, in whole duplicate groups.")
+@click.option("--piece-words", type=int, default=None, help="Cut longer texts into pieces of at most so many words.")
 @click.option(
     "--vocabulary",
     type=click.Choice(["bpe", "gpt2"]),
@@ -186,6 +187,7 @@ def _run_config(
     split: Any,
     validation: float,
     max_chars: int | None,
+    piece_words: int | None,
     vocabulary: Any,
     vocab_size: int | None,
     task: str,
@@ -206,6 +208,7 @@ def _run_config(
             split=split,
             validation=validation,
             max_chars=max_chars,
+            piece_words=piece_words,
             vocabulary=vocabulary,
             vocab_size=vocab_size,
         ),
@@ -487,12 +490,17 @@ def demo(*, runs_root: str | None, port: int | None, no_open: bool, as_json: boo
 
 
 def make_demo(root: Path) -> None:
-    """Train and audit the demo run where that is missing; a second call finds everything there and loads no torch."""
+    """Train, probe and audit the demo run where that is missing; a second call finds all there and loads no torch."""
     out = root / DEMO_RUN
     if not (out / "run.json").is_file() or open_run(out).status != "complete":
         from carto_core.workflows.training import resume_run, train_run
 
         _ = resume_run(out) if (out / "run.json").is_file() else train_run(demo_config(), out)
+    unprobed = [name for name in DEMO_PROBES if not light.is_probed(open_run(out), name)]
+    if unprobed:
+        from carto_core.workflows.probing import probe_run
+
+        probe_run(open_run(out), unprobed)
     missing = [name for name in AUDITS if light.read_audit(open_run(out), name) is None]
     if missing:
         from carto_core.workflows.auditing import audit_run

@@ -54,6 +54,8 @@ class CorpusConfig(_Config):
         split: how a plain text file is cut into samples.
         validation: share of the samples held out, duplicate groups kept whole, in (0, 1).
         max_chars: about how many characters to use, in whole duplicate groups drawn at random; None takes all.
+        piece_words: cut longer texts into even pieces of at most so many words, each a sample with the key `KEY#PIECE`; None
+            keeps texts whole.
         cap_seed: of that draw; its own, so that runs of other seeds keep the same corpus.
         vocabulary: `bpe` is trained on the corpus, `gpt2` is GPT-2's own byte-level BPE.
         vocab_size: size of the BPE vocabulary to train; None takes 512, or the 50,257 of GPT-2's.
@@ -65,6 +67,7 @@ class CorpusConfig(_Config):
     split: Literal["line", "paragraph"] = "line"
     validation: float = 0.1
     max_chars: int | None = None
+    piece_words: int | None = None
     cap_seed: int = 0
     vocabulary: Literal["bpe", "gpt2"] = "bpe"
     vocab_size: int | None = None
@@ -81,6 +84,8 @@ class CorpusConfig(_Config):
         _require(0 < self.validation < 1, f"--validation must lie between 0 and 1, got {self.validation}")
         _require(self.split in ("line", "paragraph"), f"--split must be line or paragraph, got {self.split!r}")
         _require(self.max_chars is None or self.max_chars >= 1, f"--max-chars must be 1 or more, got {self.max_chars}")
+        good = self.piece_words is None or self.piece_words >= 2
+        _require(good, f"--piece-words must be 2 or more, got {self.piece_words}")
         _require(self.cap_seed >= 0, f"cap_seed must be 0 or more, got {self.cap_seed}")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -91,7 +93,7 @@ class PreparedCorpus:
 
 
 def prepare(corpus: CorpusConfig, canaries: CanaryConfig, *, seed: int) -> PreparedCorpus:
-    """Read, cap, group, split, train or fetch the tokenizer, draw canaries, plant them: all but the cap from one seed.
+    """Read, cap, cut, group, split, train or fetch the tokenizer, draw canaries, plant them: all but the cap from one seed.
 
     A trained tokenizer sees one copy of each distinct training text and no canary.
 
@@ -101,6 +103,8 @@ def prepare(corpus: CorpusConfig, canaries: CanaryConfig, *, seed: int) -> Prepa
     rows = read_corpus(corpus)
     if corpus.max_chars is not None:
         rows = capped(rows, max_chars=corpus.max_chars, seed=corpus.cap_seed)
+    if corpus.piece_words is not None:
+        rows = in_pieces(rows, words=corpus.piece_words)
     groups = duplicate_groups([row.text for row in rows])
     held_out = split_validation(groups, share=corpus.validation, seed=seed)
     train = [row for row, held in zip(rows, held_out, strict=True) if not held]
@@ -144,6 +148,23 @@ def capped(rows: list[Row], *, max_chars: int, seed: int) -> list[Row]:
         count += int(count == 0 or reached[count] - max_chars < max_chars - before)
     kept = np.isin(groups, order[:count])
     return [row for row, keep in zip(rows, kept, strict=True) if keep]
+
+
+def in_pieces(rows: list[Row], *, words: int) -> list[Row]:
+    """Return rows of at most `words` words: longer texts cut into pieces of even length, in order.
+
+    A piece is a slice of its text from a word's beginning to a word's end; what stands between two pieces is white space
+    and is left out. Its key is `KEY#PIECE`, counted from 0; a text that is short enough stays as it is.
+    """
+    cut = []
+    for row in rows:
+        spans = [found.span() for found in re.finditer(r"\S+", row.text)]
+        if len(spans) <= words:
+            cut.append(row)
+            continue
+        for number, part in enumerate(np.array_split(np.array(spans), -(-len(spans) // words))):
+            cut.append(dataclasses.replace(row, key=f"{row.key}#{number}", text=row.text[part[0, 0] : part[-1, 1]]))
+    return cut
 
 
 def _tokenizer(config: CorpusConfig, distinct: list[str]) -> BPE:

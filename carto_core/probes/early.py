@@ -37,7 +37,7 @@ def early_columns(probing: Probing) -> dict[str, Float32]:
         )[0]
         for place in range(INITIALISATIONS)
     ]
-    return {"el2n": np.mean(rows, axis=0, dtype=np.float64).astype(np.float32)}
+    return {"el2n": np.stack(rows).astype(np.float64).mean(axis=0).astype(np.float32)}
 
 
 def _el2n(task: LanguageTask, model: torch.nn.Module, device: torch.device) -> Float32:

@@ -140,8 +140,8 @@ class _Cells(Cells):
 
 
 def _votes(values: Float64, unit: Int32) -> Float64:
-    _, unit = np.unique(unit, return_inverse=True)
-    return np.bincount(unit, weights=values) / np.bincount(unit)
+    _, place = np.unique(unit, return_inverse=True)
+    return np.bincount(place, weights=values) / np.bincount(place)
 
 
 def _note(low: float, high: float, num_positives: int) -> str:

@@ -184,7 +184,7 @@ def describe_scores(run: Run, *, table: SampleTable | None = None) -> dict[str, 
 def _definition(run: Run, name: str) -> dict[str, Any]:
     score = SCORES[name]
     words = ("title", "unit", "higher_means", "memorized_when", "source", "is_baseline")
-    is_filled = score.probe is None or (run.files.probes / f"{score.probe}.parquet").is_file()
+    is_filled = score.probe is None or is_probed(run, score.probe)
     command = f"not run; python -m carto_core probe {run.run_id} {score.probe}"
     return {word: getattr(score, word) for word in words} | {"not_run": None if is_filled else command}
 
@@ -206,6 +206,11 @@ def near_groups(run: Run) -> Int32 | None:
     """Return int32[N], the near-duplicate group of every sample; None where that probe was not run."""
     found = read_probes(run.files, num_samples=run.num_samples).get("near_group")
     return None if found is None else found.astype(np.int32)
+
+
+def is_probed(run: Run, name: str) -> bool:
+    """Return whether a probe's columns are there."""
+    return (run.files.probes / f"{name}.parquet").is_file()
 
 
 def probe_minutes(run: Run, names: Sequence[str], *, models: int = DEFAULT_MODELS) -> float:

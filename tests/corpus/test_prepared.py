@@ -5,7 +5,7 @@ import pytest
 
 from carto_core.config import CANARY_KINDS, CanaryConfig, CorpusConfig
 from carto_core.corpus.identity import duplicate_groups, split_validation
-from carto_core.corpus.prepared import capped, prepare
+from carto_core.corpus.prepared import capped, in_pieces, prepare
 from carto_core.corpus.reading import Row, corpus_sha256
 from carto_core.corpus.tokenizer import BPE
 from carto_core.errors import ConfigError, CorpusError
@@ -207,3 +207,30 @@ def test_runs_of_other_seeds_keep_the_same_capped_corpus_and_fingerprint(tmp_pat
 def test_a_cap_below_one_character_is_refused():
     with pytest.raises(ConfigError, match="--max-chars must be 1 or more"):
         CorpusConfig(path="demo", max_chars=0)
+
+
+def test_long_texts_are_cut_into_even_pieces_at_words_and_short_ones_stay():
+    rows = [
+        Row(key="a", text=" one  two three\tfour five ", source="s", meta={"year": 1}),
+        Row(key="b", text="one two", source="s", meta={}),
+    ]
+
+    pieces = in_pieces(rows, words=3)
+
+    assert [(row.key, row.text) for row in pieces] == [
+        ("a#0", "one  two three"),
+        ("a#1", "four five"),
+        ("b", "one two"),
+    ]
+    assert pieces[1].meta == {"year": 1}
+
+
+def test_copies_stay_copies_when_they_are_cut(tmp_path):
+    path = write_jsonl(tmp_path / "a.jsonl", sentences(60) * 2)
+    config = CorpusConfig(path=str(path), vocab_size=300, piece_words=5)
+
+    prepared = prepare(config, CanaryConfig(num_inserted=0), seed=0)
+
+    counts = Counter(row.text for row in prepared.rows)
+    assert all(count % 2 == 0 for count in counts.values())
+    assert max(len(row.text.split()) for row in prepared.rows) == 5

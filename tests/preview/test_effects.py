@@ -1,0 +1,39 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from carto_core.preview.effects import sign_flip_p
+
+
+def slow_p(differences):
+    """Every pattern of signs, one at a time."""
+    observed = abs(sum(differences))
+    sums = [
+        abs(sum(s * d for s, d in zip(signs, differences, strict=True)))
+        for signs in itertools.product((-1, 1), repeat=len(differences))
+    ]
+    return sum(total >= observed - 1e-12 for total in sums) / len(sums)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_sign_flip_test_tries_every_pattern_of_signs(seed):
+    differences = np.random.default_rng(seed).normal(0.5, 1, 7)
+
+    assert sign_flip_p(differences) == pytest.approx(slow_p(differences.tolist()))
+
+
+def test_eight_seeds_that_agree_give_the_smallest_p_that_eight_can():
+    assert sign_flip_p(np.full(8, -0.1)) == 2 / 2**8
+
+
+def test_seeds_that_did_not_differ_say_nothing():
+    assert sign_flip_p(np.zeros(5)) == 1.0
+    assert sign_flip_p(np.array([0.3, np.nan])) == 1.0
+    assert math.isnan(sign_flip_p(np.array([])))
+
+
+def test_more_seeds_than_can_be_tried_are_refused():
+    with pytest.raises(ValueError, match="21 differences"):
+        sign_flip_p(np.ones(21))
