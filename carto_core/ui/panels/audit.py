@@ -84,7 +84,7 @@ def _perplexity(audit: dict[str, Any]) -> None:
         (second, "Perplexity a word", "word_perplexity", "Compares models with different tokenizers."),
         (third, "Bits per byte", "bits_per_byte", "Compares models with different tokenizers."),
     ):
-        known = intervals.get(name) or {"value": None}
+        known: dict[str, Any] = intervals.get(name) or {"value": None}
         column.metric(title, "–" if known["value"] is None else _number(known["value"]), help=why)
         column.caption(_interval(known))
     fourth.metric("Loss (nats/token)", f"{summary['nats_per_token']:.3f}")
