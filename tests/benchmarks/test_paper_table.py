@@ -1,0 +1,68 @@
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from benchmarks.paper_table import Cell, base_config, cells, effect, is_kept, oracle, plan_of
+from carto_core.workflows import light
+from tests.tiny import make_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "run", probes=True)
+
+
+def test_the_oracle_takes_whole_canaries_that_are_given_away_first_within_its_budget(run):
+    table = light.load_table(run)
+    chosen = oracle(run, table, 0.1).sample_ids
+
+    assert 0 < len(chosen) <= 20
+    assert table.is_canary[chosen].all()
+    for canary in np.unique(table.canary_id[chosen]):
+        assert np.isin(np.flatnonzero(table.canary_id == canary), chosen).all()
+    given_away = table.truth["extracted"] == 1
+    left_out = given_away & table.is_canary & ~np.isin(np.arange(len(table)), chosen)
+    if left_out.any():
+        room = 20 - len(chosen)
+        assert all((table.canary_id == table.canary_id[row]).sum() > room for row in np.flatnonzero(left_out))
+
+
+@pytest.mark.parametrize("cell", [c for c in cells([1, 2]) if c.policy != "quadrants"], ids=lambda c: c.policy)
+def test_every_way_to_choose_prunes_and_none_passes_its_share(run, cell):
+    table = light.load_table(run)
+
+    score, plan = plan_of(run, table, cell)
+
+    assert (plan.repeats == 0).any()
+    assert cell.share is None or (plan.repeats == 0).sum() <= round(cell.share * len(table))
+    assert bool(score) == (cell.policy not in ("oracle", "deduplicate"))
+
+
+def arms(values):
+    return [
+        {"arm": arm, "seed": seed, "ppl_nats": value} for arm, row in values.items() for seed, value in enumerate(row)
+    ]
+
+
+def test_an_effect_is_paired_by_seed_and_its_loss_also_a_perplexity():
+    found = effect(arms({"plan": [1.0, 2.0, 3.0], "control": [0.9, 1.8, 2.9]}), "ppl_nats", "control")
+
+    assert found["estimate"] == pytest.approx(0.4 / 3)
+    assert found["estimate_percent"] == pytest.approx(100 * (np.exp(0.4 / 3) - 1))
+    assert found["low"] < found["estimate"] < found["high"]
+    assert found["p"] == 0.25
+
+
+def test_a_line_is_measured_again_only_for_other_settings_or_more_seeds(tmp_path):
+    path, cell = tmp_path / "results.json", Cell("oracle", 0.1, "steps")
+    facts = {"config": base_config("demo", chars=1000).to_dict(), "lines": [asdict(cell) | {"seeds": [0, 1, 2]}]}
+    path.write_text(json.dumps({"corpora": {"demo": facts}}))
+
+    assert is_kept(path, "demo", cell, chars=1000, seeds=3)
+    assert not is_kept(path, "demo", cell, chars=1000, seeds=4)
+    assert not is_kept(path, "demo", cell, chars=2000, seeds=3)
+    assert not is_kept(path, "demo", Cell("oracle", 0.05, "steps"), chars=1000, seeds=3)
+    assert not is_kept(path, "man", cell, chars=1000, seeds=3)
+    assert not is_kept(tmp_path / "none.json", "demo", cell, chars=1000, seeds=3)
