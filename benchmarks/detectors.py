@@ -66,9 +66,25 @@ def keep(path: Path, corpus: str, run: Run) -> None:
         "created": now(),
         "recommended": dataclasses.asdict(light.recommended(run)),
         "folds": json.loads(folds.read_text(encoding="utf-8")) if folds.is_file() else None,
-        "scores": light.describe_scores(run),
+        "scores": {name: shortened(facts) for name, facts in light.describe_scores(run).items()},
     }
     write_json(path, results)
+
+
+def shortened(score: dict[str, Any]) -> dict[str, Any]:
+    """Return a score's description with all measures of all positives, and of their parts the AUC on the report half alone."""
+    brief = ("auc", "num_positives", "num_negatives", "note")
+    quality = {
+        label: {role: {"all": parts["all"]} for role, parts in roles.items()}
+        | {
+            "report": {
+                part: found if part == "all" else {n: found[n] for n in brief}
+                for part, found in roles["report"].items()
+            }
+        }
+        for label, roles in score["quality"].items()
+    }
+    return score | {"quality": quality}
 
 
 def print_results(results: dict[str, Any]) -> None:

@@ -36,7 +36,8 @@ def test_every_probe_fills_its_columns_for_every_sample(probed):
     for probe in PROBES.values():
         for name in probe.columns:
             assert columns[name].shape == (run.num_samples,)
-            assert np.isfinite(columns[name]).any(), name
+            # of two judging models one saw a sample and one did not: no spread, so no standard error
+            assert np.isfinite(columns[name]).any() or name == "counterfactual_se", name
 
 
 def test_probed_scores_enter_the_scores_table_and_no_truth_does(probed):

@@ -24,7 +24,7 @@ def test_an_audit_takes_its_options(run):
 
 def test_an_option_that_an_audit_does_not_have_is_named(run):
     with pytest.raises(
-        UnknownNameError, match="option of the audit exposure 'references'; choose one of: budget, num_ref"
+        UnknownNameError, match="option of the audit exposure 'references'; choose one of: budget, controls, num_ref"
     ):
         audit_run(run, ["exposure"], options={"exposure": {"references": 7}})
     with pytest.raises(UnknownNameError, match="unknown audit 'exposures'"):
