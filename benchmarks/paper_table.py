@@ -220,28 +220,32 @@ def keep(path: Path, run: Run, corpus: str, line: dict[str, Any]) -> None:
 
 
 def print_table(results: dict[str, Any]) -> None:
-    """Print every line: rows pruned, extraction and perplexity, and plan minus control."""
-    print(
-        "| corpus | chosen by | share | equal | pruned | extraction | control | unchanged | plan - control [95 %] | p | perplexity, plan - control [95 %] | p |"
-    )
-    print("| --- " * 12 + "|")
+    """Print every line: rows pruned, extraction under each arm, and what the plan did beyond its control."""
+    heads = ["corpus", "pruned by", "share (rows)", "equal", "canary extraction", "its random control", "unchanged"]
+    heads += ["plan - control", "natural extraction, plan - control"]
+    heads += [f"perplexity %, plan - {arm}" for arm in ("control", "unchanged")]
+    print("| " + " | ".join(heads) + " |\n" + "| --- " * len(heads) + "|")
     for corpus, facts in results["corpora"].items():
         for line in facts["lines"]:
-            rates = [np.mean([metric_of(a, "extraction.report") for a in line["arms"][arm]]) for arm in ARMS]
-            found = {(e["metric"], e["against"]): e for e in line["effects"]}
-            extraction, loss = found["extraction.report", "control"], found["ppl_nats", "control"]
-            share = "" if line["share"] is None else f"{line['share']:.0%}"
-            name = (
-                line["policy"]
-                if line["policy"] in ("memorization", "difficulty") or not line["score"]
-                else f"{line['policy']} ({line['score']})"
-            )
-            print(
-                f"| {corpus} | {name} | {share} | {line['equal']} | {line['num_pruned']} | "
-                + " | ".join(f"{rate:.2f}" for rate in rates)
-                + f" | {extraction['estimate']:+.2f} [{extraction['low']:+.2f}, {extraction['high']:+.2f}] | {extraction['p']:.3f}"
-                + f" | {loss['estimate_percent']:+.1f} % [{loss['low_percent']:+.1f}, {loss['high_percent']:+.1f}] | {loss['p']:.3f} |"
-            )
+            print("| " + " | ".join([corpus, *_table_cells(line)]) + " |")
+
+
+def _table_cells(line: dict[str, Any]) -> list[str]:
+    rates = [np.mean([metric_of(a, "extraction.report") for a in line["arms"][arm]]) for arm in ARMS]
+    found = {(e["metric"], e["against"]): e for e in line["effects"]}
+    extraction, natural = (found[metric, "control"] for metric in METRICS[:2])
+    by_score = f"{line['policy']} ({line['score']})" if line["policy"] == "recommended" else line["policy"]
+    share = f"{line['num_pruned']}" if line["share"] is None else f"{line['share']:.0%} ({line['num_pruned']})"
+    losses = [found["ppl_nats", against] for against in ("control", "baseline")]
+    return [
+        by_score,
+        share,
+        line["equal"],
+        *(f"{rate:.2f}" for rate in rates),
+        f"{extraction['estimate']:+.2f} [{extraction['low']:+.2f}, {extraction['high']:+.2f}], p {extraction['p']:.3f}",
+        f"{natural['estimate']:+.2f} [{natural['low']:+.2f}, {natural['high']:+.2f}]",
+        *(f"{e['estimate_percent']:+.1f} [{e['low_percent']:+.1f}, {e['high_percent']:+.1f}]" for e in losses),
+    ]
 
 
 if __name__ == "__main__":
