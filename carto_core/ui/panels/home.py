@@ -39,7 +39,7 @@ def page() -> None:
 def _first_steps() -> None:
     st.subheader("There is no run yet")
     st.markdown(
-        "1. **Train the bundled corpus** with the button: about two minutes on one core.\n"
+        "1. **Train the bundled corpus** with the button: a few minutes on one core.\n"
         "2. Open **Map** and lasso what looks memorized.\n"
         "3. Open **Intervene**, measure what removing it does, download the list."
     )
