@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from dataclasses import asdict
 
@@ -27,6 +28,17 @@ def test_the_oracle_takes_whole_canaries_that_are_given_away_first_within_its_bu
     if left_out.any():
         room = 20 - len(chosen)
         assert all((table.canary_id == table.canary_id[row]).sum() > room for row in np.flatnonzero(left_out))
+
+
+def test_the_oracle_prefers_what_is_given_away_whatever_its_copies(run):
+    table = light.load_table(run)
+    secrets = run.canaries().query("inserted").sort_values("repeats")["canary_id"].to_numpy()
+    given_away = secrets[-1]  # most copies: without the twin's word it would come last
+    extracted = np.where(table.canary_id == given_away, 1, 0).astype(np.float32)
+
+    chosen = oracle(run, dataclasses.replace(table, truth=table.truth | {"extracted": extracted}), 0.05).sample_ids
+
+    assert np.isin(np.flatnonzero(table.canary_id == given_away), chosen).all()
 
 
 @pytest.mark.parametrize("cell", [c for c in cells([1, 2]) if c.policy != "quadrants"], ids=lambda c: c.policy)

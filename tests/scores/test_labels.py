@@ -85,6 +85,8 @@ def test_extracted_samples_stand_against_those_that_are_not_each_in_one_role():
     assert all(not half.positive[8] and not half.negative[8] for half in halves.values()), (
         "not asked is on neither side"
     )
+    assert rows(halves["calibration"].negative[:5]) == [2]
+    assert rows(halves["report"].negative[:5]) == []
     both = sides(truth, CANARIES, label="extracted", role="calibration", part="natural").positive
     assert not both[:5].any()
 

@@ -76,6 +76,16 @@ def test_the_literal_score_stays_where_nothing_is_better():
     assert recommended({"memorization": 0.9, "consolidation": 0.9}).score == "memorization"
 
 
+def test_a_score_below_the_literal_one_does_not_take_its_place_by_the_hard_secrets():
+    overall = {"memorization": 0.95, "consolidation": 0.9, "num_tokens": 0.6}
+    once = {"memorization": 0.5, "consolidation": 0.8, "num_tokens": 0.7}
+
+    found = recommended(overall, once=once)
+
+    assert found.score == "memorization"
+    assert not found.beats_baselines
+
+
 def test_without_canaries_the_literal_score_is_shown_and_the_reason_says_so():
     found = recommended({"memorization": None, "consolidation": None})
 
