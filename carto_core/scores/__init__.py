@@ -1,6 +1,7 @@
 """A trajectory in, one number per sample out: the registry of scores with the words the user sees. No torch.
 
-The formulas are in `trajectory`; how well a score finds planted canaries is in `quality`.
+The formulas are in `trajectory` and `tokenwise`; `labels` says what is memorized, `quality` how well a score finds it, and
+`recommendation` which one the map should show.
 """
 
 from __future__ import annotations

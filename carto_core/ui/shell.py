@@ -134,7 +134,7 @@ def _report_switch(run: Run) -> None:
 
 def _say_no_run() -> None:
     st.title("Nothing to show yet")
-    st.markdown("There is no run. Train the bundled corpus, which takes a few minutes:")
+    st.markdown("There is no run. Train the bundled corpus, which takes up to ten minutes:")
     st.code("python -m carto_core demo", language="bash")
     st.markdown("or your own:")
     st.code("python -m carto_core train --corpus my-corpus.jsonl --out data/runs/first", language="bash")
