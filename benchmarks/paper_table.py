@@ -151,7 +151,7 @@ def measure_cell(run: Run, cell: Cell, *, seeds: int) -> dict[str, Any]:
     """Train the arms of one line that are not there yet, and return the line."""
     table = light.load_table(run)
     score, plan = plan_of(run, table, cell)
-    arms = [a for a in arms_of(run, plan, table, seeds=seeds, equal=cell.equal) if a.arm in ARMS]
+    arms = [a for a in arms_of(run, plan, table, seeds=seeds, equal=cell.equal, exposure=False) if a.arm in ARMS]
     progress = ProgressFile(run.files.previews / "progress.jsonl")
     print(
         f"{run.run_id}: {cell.policy} {score} {cell.share} {cell.equal}: {_missing(run, arms)} of {len(arms)} to train",

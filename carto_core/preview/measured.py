@@ -58,20 +58,20 @@ def _train_arm(run_path: Path, arm: Arm, path: Path) -> None:
     )
     # The audits keep the base run's seed: the same references for every arm.
     subject = Subject(trained.model, trained.device, config, corpus)
-    result = _audit(subject) | {"steps": trained.steps, "tokens": trained.tokens}
+    result = _audit(subject, exposure=arm.exposure) | {"steps": trained.steps, "tokens": trained.tokens}
     write_json(path, result | {"wall_s": time.perf_counter() - started})
     told.close()
 
 
-def _audit(subject: Subject) -> dict[str, Any]:
+def _audit(subject: Subject, *, exposure: bool) -> dict[str, Any]:
     extraction = audit_extraction(subject, searches=False).summary
-    exposure = audit_exposure(subject, searches=False).summary
+    ranked = audit_exposure(subject, searches=False, controls=False).summary if exposure else None
     natural = audit_natural(subject).summary
     return {
         "extraction": {role: _counts(extraction[role]["inserted"]) for role in ROLES},
         "extraction_control": {role: _counts(extraction[role]["control"]) for role in ROLES},
         "natural_extraction": {"k": natural["k"], "n": natural["n"]},
-        "exposure": {role: exposure[role]["inserted"]["median"] for role in ROLES},
+        "exposure": {role: ranked[role]["inserted"]["median"] if ranked else None for role in ROLES},
         "ppl_nats": audit_perplexity(subject).summary["nats_per_token"],
     }
 

@@ -8,6 +8,7 @@ from scipy import stats
 from carto_core.errors import ConfigError
 from carto_core.preview.arms import arms_of, draw_control, expected_minutes
 from carto_core.preview.effects import effects_of, mean_of, metric_of, paired_interval
+from carto_core.preview.measured import measure_arms
 from carto_core.store.reader import open_run
 from carto_core.types import Plan
 from carto_core.workflows import light
@@ -123,6 +124,18 @@ def test_measure_writes_all_arms_and_never_trains_one_twice(run):
     assert expected_minutes(run, arms) == 0
     assert measure_plan(run, plan_dir, seeds=2)["arms"] == measured["arms"]
     assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+def test_an_arm_without_exposure_is_kept_apart_from_one_with_it(run):
+    options = {"seeds": 1, "equal": "steps"}
+    without = arms_of(run, prune(run), light.load_table(run), **options, exposure=False)[:1]
+    whole = arms_of(run, prune(run), light.load_table(run), **options)[:1]
+
+    left_out, measured = (measure_arms(run.files.path, arms, progress=lambda *_: None) for arms in (without, whole))
+
+    assert left_out["arms"][0]["exposure"] == {"calibration": None, "report": None}
+    assert measured["arms"][0]["exposure"]["report"] > 0
+    assert left_out["arms"][0]["extraction"] == measured["arms"][0]["extraction"]
 
 
 def test_the_baseline_arm_of_the_runs_own_seed_is_the_run_itself(run):
