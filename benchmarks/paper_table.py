@@ -43,6 +43,7 @@ REPEATS = (1, 4, 8, 16)  # at this size of model hardly anything that was seen t
 CORPORA = ("demo", "mail", "sotu", "man")
 METRICS = ("extraction.report", "natural_extraction", "ppl_nats")
 ARMS = ("plan", "control", "baseline")
+AUDITS = ("extraction", "natural", "perplexity")
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def measure_cell(run: Run, cell: Cell, *, seeds: int) -> dict[str, Any]:
     """Train the arms of one line that are not there yet, and return the line."""
     table = light.load_table(run)
     score, plan = plan_of(run, table, cell)
-    arms = [a for a in arms_of(run, plan, table, seeds=seeds, equal=cell.equal, exposure=False) if a.arm in ARMS]
+    arms = [a for a in arms_of(run, plan, table, seeds=seeds, equal=cell.equal, audits=AUDITS) if a.arm in ARMS]
     progress = ProgressFile(run.files.previews / "progress.jsonl")
     print(
         f"{run.run_id}: {cell.policy} {score} {cell.share} {cell.equal}: {_missing(run, arms)} of {len(arms)} to train",
@@ -207,7 +208,9 @@ def is_kept(path: Path, corpus: str, cell: Cell, *, chars: int, seeds: int) -> b
 def keep(path: Path, run: Run, corpus: str, line: dict[str, Any]) -> None:
     """Put one line into the results, in place of an older one of its kind."""
     results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"version": 1, "corpora": {}}
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=path.parent)
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
+    )
     manifest = run.manifest
     mine = results["corpora"].setdefault(corpus, {"lines": []})
     mine |= {name: manifest[name] for name in ("corpus_sha256", "num_samples", "device", "config", "versions")}

@@ -19,6 +19,7 @@ from carto_core.store.reader import Run
 from carto_core.types import Float32, Int32, Plan, SampleTable
 
 ARMS = ("baseline", "plan", "control", "dedup")
+PREVIEW_AUDITS = ("extraction", "natural", "exposure", "perplexity")
 Equal = Literal["steps", "epochs"]
 LENGTH_STRATA = 20
 CONTROL_DRAWS = 200
@@ -37,7 +38,7 @@ class Arm:
         weights: float32[N].
         steps: optimizer steps.
         notes: what the control's draw came to, JSON-ready; empty for other arms.
-        exposure: whether exposure is measured too; of a small model it takes longer than all other audits.
+        audits: what is asked of the trained model, names in `measured.ARM_AUDITS`.
     """
 
     arm: str
@@ -46,14 +47,13 @@ class Arm:
     weights: Float32
     steps: int
     notes: dict[str, Any]
-    exposure: bool = True
+    audits: tuple[str, ...] = PREVIEW_AUDITS
 
     def key(self, run: Run) -> str:
-        """Return the hash of all that decides this arm's result: the base run, the plan itself, seed and steps."""
+        """Return the hash of all that decides this arm's result: the base run, the plan itself, seed, steps and audits."""
         manifest = run.manifest
-        facts = [ARM_VERSION, manifest["config"], manifest["corpus_sha256"], manifest["seed"], self.seed, self.steps]
-        if not self.exposure:
-            facts.append("without exposure")
+        facts = [ARM_VERSION, manifest["config"], manifest["corpus_sha256"], manifest["seed"]]
+        facts += [self.seed, self.steps, self.audits]
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
         digest.update(self.repeats.astype(np.int32).tobytes() + self.weights.astype(np.float32).tobytes())
         return digest.hexdigest()[:24]
@@ -63,7 +63,9 @@ class Arm:
         return run.files.previews / "arms" / f"{self.key(run)}.json"
 
 
-def arms_of(run: Run, plan: Plan, table: SampleTable, *, seeds: int, equal: Equal, exposure: bool = True) -> list[Arm]:
+def arms_of(
+    run: Run, plan: Plan, table: SampleTable, *, seeds: int, equal: Equal, audits: tuple[str, ...] = PREVIEW_AUDITS
+) -> list[Arm]:
     """Return all arms of a measurement, seed by seed: baseline, plan, control, dedup.
 
     Args:
@@ -72,7 +74,7 @@ def arms_of(run: Run, plan: Plan, table: SampleTable, *, seeds: int, equal: Equa
         table: of the base run.
         seeds: how many, 0..seeds-1.
         equal: `steps` gives every arm the baseline's optimizer steps, `epochs` the same passes over fewer samples.
-        exposure: see `Arm`.
+        audits: see `Arm`.
     """
     engine = RunConfig.from_dict(run.manifest["config"]).engine
     ones = np.ones(len(table), np.int32), np.ones(len(table), np.float32)
@@ -80,7 +82,7 @@ def arms_of(run: Run, plan: Plan, table: SampleTable, *, seeds: int, equal: Equa
 
     def arm(name: str, seed: int, repeats: Int32, weights: Float32, **notes: Any) -> Arm:
         steps = baseline_steps if equal == "steps" else total_steps(engine, repeats)
-        return Arm(name, seed, repeats, weights, steps, notes, exposure)
+        return Arm(name, seed, repeats, weights, steps, notes, audits)
 
     def arms_of_seed(seed: int) -> Iterator[Arm]:
         yield arm("baseline", seed, *ones)

@@ -23,9 +23,11 @@ METRICS: dict[str, str] = {
 
 
 def metric_of(arm: dict[str, Any], metric: str) -> float:
-    """Return one metric of one arm of `measure.json`; NaN where it is unknown."""
+    """Return one metric of one arm of `measure.json`; NaN where it is unknown, or was not asked for."""
     name, _, role = metric.partition(".")
-    value = arm[name][role] if role else arm[name]
+    value = arm.get(name)
+    if role and value is not None:
+        value = value[role]
     if isinstance(value, dict):
         return value["k"] / value["n"] if value["n"] else math.nan
     return math.nan if value is None else float(value)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from carto_core.audits.exposure import audit_exposure
 from carto_core.audits.extraction import audit_extraction, audit_natural
+from carto_core.audits.membership import audit_membership
 from carto_core.audits.perplexity import audit_perplexity
 from carto_core.audits.subject import Subject
 from carto_core.config import RunConfig
@@ -21,6 +23,8 @@ from carto_core.preview.effects import effects_of
 from carto_core.store.reader import open_run
 from carto_core.store.rundir import write_json
 from carto_core.types import ROLES, Progress
+
+Facts = dict[str, Any]
 
 
 def measure_arms(run_path: Path, arms: list[Arm], *, progress: Progress) -> dict[str, Any]:
@@ -58,22 +62,47 @@ def _train_arm(run_path: Path, arm: Arm, path: Path) -> None:
     )
     # The audits keep the base run's seed: the same references for every arm.
     subject = Subject(trained.model, trained.device, config, corpus)
-    result = _audit(subject, exposure=arm.exposure) | {"steps": trained.steps, "tokens": trained.tokens}
+    result: Facts = {"steps": trained.steps, "tokens": trained.tokens}
+    for name in arm.audits:
+        result |= ARM_AUDITS[name](subject, arm)
     write_json(path, result | {"wall_s": time.perf_counter() - started})
     told.close()
 
 
-def _audit(subject: Subject, *, exposure: bool) -> dict[str, Any]:
-    extraction = audit_extraction(subject, searches=False).summary
-    ranked = audit_exposure(subject, searches=False, controls=False).summary if exposure else None
-    natural = audit_natural(subject).summary
+def _extraction(subject: Subject, arm: Arm) -> Facts:
+    found = audit_extraction(subject, searches=False).summary
     return {
-        "extraction": {role: _counts(extraction[role]["inserted"]) for role in ROLES},
-        "extraction_control": {role: _counts(extraction[role]["control"]) for role in ROLES},
-        "natural_extraction": {"k": natural["k"], "n": natural["n"]},
-        "exposure": {role: ranked[role]["inserted"]["median"] if ranked else None for role in ROLES},
-        "ppl_nats": audit_perplexity(subject).summary["nats_per_token"],
+        "extraction": {role: _counts(found[role]["inserted"]) for role in ROLES},
+        "extraction_control": {role: _counts(found[role]["control"]) for role in ROLES},
     }
+
+
+def _natural(subject: Subject, arm: Arm) -> Facts:
+    found = audit_natural(subject).summary
+    return {"natural_extraction": {"k": found["k"], "n": found["n"]}}
+
+
+def _exposure(subject: Subject, arm: Arm) -> Facts:
+    found = audit_exposure(subject, searches=False, controls=False).summary
+    return {"exposure": {role: found[role]["inserted"]["median"] for role in ROLES}}
+
+
+def _membership(subject: Subject, arm: Arm) -> Facts:
+    found = audit_membership(subject, trained_on=arm.repeats > 0).summary
+    return {"membership_auc": found["attacks"]["loss"]["auc"]["value"]}
+
+
+def _perplexity(subject: Subject, arm: Arm) -> Facts:
+    return {"ppl_nats": audit_perplexity(subject).summary["nats_per_token"]}
+
+
+ARM_AUDITS: dict[str, Callable[[Subject, Arm], Facts]] = {
+    "extraction": _extraction,
+    "natural": _natural,
+    "exposure": _exposure,
+    "membership": _membership,
+    "perplexity": _perplexity,
+}
 
 
 def _counts(shares: dict[str, Any]) -> dict[str, Any]:

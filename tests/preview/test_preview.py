@@ -126,16 +126,20 @@ def test_measure_writes_all_arms_and_never_trains_one_twice(run):
     assert {path: path.stat().st_mtime_ns for path in files} == files
 
 
-def test_an_arm_without_exposure_is_kept_apart_from_one_with_it(run):
-    options = {"seeds": 1, "equal": "steps"}
-    without = arms_of(run, prune(run), light.load_table(run), **options, exposure=False)[:1]
-    whole = arms_of(run, prune(run), light.load_table(run), **options)[:1]
+def test_an_arm_is_asked_what_was_wanted_of_it_and_kept_apart_by_that(run):
+    table, options = light.load_table(run), {"seeds": 1, "equal": "steps"}
+    asked = arms_of(run, prune(run), table, **options, audits=("extraction", "membership"))[:1]
+    whole = arms_of(run, prune(run), table, **options)[:1]
 
-    left_out, measured = (measure_arms(run.files.path, arms, progress=lambda *_: None) for arms in (without, whole))
+    told, measured = (
+        measure_arms(run.files.path, arms, progress=lambda *_: None)["arms"][0] for arms in (asked, whole)
+    )
 
-    assert left_out["arms"][0]["exposure"] == {"calibration": None, "report": None}
-    assert measured["arms"][0]["exposure"]["report"] > 0
-    assert left_out["arms"][0]["extraction"] == measured["arms"][0]["extraction"]
+    assert 0 <= metric_of(told, "membership_auc") <= 1
+    assert np.isnan(metric_of(told, "exposure.report"))
+    assert measured["exposure"]["report"] > 0
+    assert told["extraction"] == measured["extraction"]
+    assert "membership_auc" not in measured
 
 
 def test_the_baseline_arm_of_the_runs_own_seed_is_the_run_itself(run):
