@@ -13,17 +13,22 @@ from multiprocessing.pool import AsyncResult
 from pathlib import Path
 from typing import Any
 
-from carto_core.config import RunConfig
 from carto_core.store.rundir import append_progress, last_progress
 from carto_core.types import Progress
 
 POLL_S = 0.5
 
 
-def num_workers(config: RunConfig) -> int:
-    """Return how many models are trained at a time: one process a core, each with the run's own threads."""
+def num_workers(manifest: dict[str, Any]) -> int:
+    """Return how many models like a run's are trained at a time, from its manifest.
+
+    One process a core, each with the run's own threads. One alone where the run was trained on CUDA: a second model on
+    the card would share its time, and might not fit into its memory.
+    """
+    if manifest["device"] == "cuda":
+        return 1
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, usable // config.engine.threads)
+    return max(1, usable // manifest["config"]["engine"]["threads"])
 
 
 def run_side_by_side(

@@ -156,5 +156,5 @@ def expected_minutes(run: Run, arms: list[Arm]) -> float:
     known = [json.loads(path.read_text())["wall_s"] for path in (run.files.previews / "arms").glob("*.json")]
     manifest = run.manifest
     seconds = float(np.median(known)) if known else manifest["train_s"] - manifest["measure_s"]
-    rounds = -(-len(missing) // num_workers(RunConfig.from_dict(manifest["config"])))
+    rounds = -(-len(missing) // num_workers(manifest))
     return seconds * rounds / 60

@@ -41,7 +41,7 @@ def measure_arms(run_path: Path, arms: list[Arm], *, progress: Progress) -> dict
         _train_arm,
         [(run_path, arm) for arm in by_path.values()],
         list(by_path),
-        workers=num_workers(RunConfig.from_dict(run.manifest["config"])),
+        workers=num_workers(run.manifest),
         stage="retraining",
         progress=progress,
     )

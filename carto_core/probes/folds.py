@@ -85,7 +85,7 @@ def _all_folds(probing: Probing) -> Folds:
         _train_fold,
         [(probing.run.files.path, unit, pair, side) for pair, side in pieces],
         paths,
-        workers=num_workers(probing.config),
+        workers=num_workers(probing.run.manifest),
         stage="training fold models",
         progress=probing.progress,
     )

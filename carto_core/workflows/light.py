@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from carto_core import interventions, quadrants
-from carto_core.config import RunConfig, ScoreConfig
+from carto_core.config import ScoreConfig
 from carto_core.engine.side_by_side import num_workers
 from carto_core.errors import RunCorrupt, RunNotSealed, SelectionError, UnknownNameError
 from carto_core.export import export_corpus, export_list, read_plan, write_plan
@@ -219,7 +219,7 @@ def probe_minutes(run: Run, names: Sequence[str], *, models: int = DEFAULT_MODEL
             raise UnknownNameError.of("probe", name, PROBES)
     manifest = run.manifest
     one = manifest["train_s"] - manifest["measure_s"]
-    workers = num_workers(RunConfig.from_dict(manifest["config"]))
+    workers = num_workers(manifest)
     side_by_side = {"folds": workers}
     return sum(PROBES[n].trainings(models) * one / side_by_side.get(n, 1) for n in names or PROBES) / 60
 

@@ -1,11 +1,13 @@
 import dataclasses
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.paper_table import Cell, base_config, cells, effect, is_kept, oracle, plan_of
+from benchmarks.lines import Cell, effect, is_kept, keep, oracle, plan_of, read_results
+from benchmarks.paper_table import HALVED, pruning
 from carto_core.workflows import light
 from tests.tiny import make_run
 
@@ -41,7 +43,12 @@ def test_the_oracle_prefers_what_is_given_away_whatever_its_copies(run):
     assert np.isin(np.flatnonzero(table.canary_id == given_away), chosen).all()
 
 
-@pytest.mark.parametrize("cell", [c for c in cells([1, 2]) if c.policy != "quadrants"], ids=lambda c: c.policy)
+PRUNING = pruning(Path("unused"), 1000).cells
+
+
+@pytest.mark.parametrize(
+    "cell", [c for c in PRUNING[1] + PRUNING[2] if c.policy != "quadrants"], ids=lambda c: c.policy
+)
 def test_every_way_to_choose_prunes_and_none_passes_its_share(run, cell):
     table = light.load_table(run)
 
@@ -50,6 +57,18 @@ def test_every_way_to_choose_prunes_and_none_passes_its_share(run, cell):
     assert (plan.repeats == 0).any()
     assert cell.share is None or (plan.repeats == 0).sum() <= round(cell.share * len(table))
     assert bool(score) == (cell.policy not in ("oracle", "deduplicate"))
+
+
+def test_the_second_experiment_halves_weights_and_prunes_nothing(run):
+    table = light.load_table(run)
+    plans = {policy: plan_of(run, table, Cell(policy, None, "steps")) for policy in HALVED}
+
+    for _, plan in plans.values():
+        assert (plan.repeats == 1).all()
+        assert set(plan.weights.tolist()) == {0.5, 1.0}
+    assert np.array_equal(plans["half_canaries"][1].affected, table.is_canary)
+    assert plans["half_hotspots_literal"][0] == "memorization"
+    assert plans["half_hotspots"][0] == light.recommended(run).score != "memorization"
 
 
 def arms(values):
@@ -68,13 +87,34 @@ def test_an_effect_is_paired_by_seed_and_its_loss_also_a_perplexity():
 
 
 def test_a_line_is_measured_again_only_for_other_settings_or_more_seeds(tmp_path):
-    path, cell = tmp_path / "results.json", Cell("oracle", 0.1, "steps")
-    facts = {"config": base_config("demo", chars=1000).to_dict(), "lines": [asdict(cell) | {"seeds": [0, 1, 2]}]}
-    path.write_text(json.dumps({"corpora": {"demo": facts}}))
+    experiment, cell = pruning(tmp_path, 1000), Cell("oracle", 0.1, "steps")
+    facts = {"config": experiment.config("demo").to_dict(), "lines": [asdict(cell) | {"seeds": [0, 1, 2]}]}
+    experiment.results.write_text(json.dumps({"corpora": {"demo": facts}}))
 
-    assert is_kept(path, "demo", cell, chars=1000, seeds=3)
-    assert not is_kept(path, "demo", cell, chars=1000, seeds=4)
-    assert not is_kept(path, "demo", cell, chars=2000, seeds=3)
-    assert not is_kept(path, "demo", Cell("oracle", 0.05, "steps"), chars=1000, seeds=3)
-    assert not is_kept(path, "man", cell, chars=1000, seeds=3)
-    assert not is_kept(tmp_path / "none.json", "demo", cell, chars=1000, seeds=3)
+    assert is_kept(experiment, "demo", cell, seeds=3)
+    assert not is_kept(experiment, "demo", cell, seeds=4)
+    assert not is_kept(pruning(tmp_path, 2000), "demo", cell, seeds=3)
+    assert not is_kept(experiment, "demo", Cell("oracle", 0.05, "steps"), seeds=3)
+    assert not is_kept(experiment, "man", cell, seeds=3)
+    assert not is_kept(pruning(tmp_path / "none", 1000), "demo", cell, seeds=3)
+
+
+def test_lines_are_kept_beside_those_of_their_settings_and_instead_of_others(run, tmp_path):
+    experiment, cell = pruning(tmp_path, 1000), Cell("oracle", 0.1, "steps")
+    line = asdict(cell) | {"seeds": [0]}
+
+    keep(experiment, run, "demo", line)
+    keep(experiment, run, "demo", line | {"seeds": [0, 1]})
+    keep(experiment, run, "demo", line | {"share": 0.05})
+    lines = read_results(experiment)["corpora"]["demo"]["lines"]
+    assert [(kept["share"], kept["seeds"]) for kept in lines] == [(0.1, [0, 1]), (0.05, [0])]
+
+    update_results(experiment, config={"of": "another setting"})
+    keep(experiment, run, "demo", line)
+    assert [kept["share"] for kept in read_results(experiment)["corpora"]["demo"]["lines"]] == [0.1]
+
+
+def update_results(experiment, **facts):
+    results = read_results(experiment)
+    results["corpora"]["demo"] |= facts
+    experiment.results.write_text(json.dumps(results))

@@ -1,0 +1,230 @@
+"""One line of the paper's table: how samples are chosen and what is done to them, its arms, its effects, its place in the results."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from carto_core import interventions
+from carto_core.config import RunConfig
+from carto_core.preview.arms import Arm, Equal, arms_of
+from carto_core.preview.effects import metric_of, paired_interval, sign_flip_p
+from carto_core.preview.measured import measure_arms
+from carto_core.quadrants import Cuts
+from carto_core.store.reader import Run, open_run
+from carto_core.store.rundir import now, resolve_runs_root, update_manifest, write_json
+from carto_core.types import Plan, SampleTable, Selection
+from carto_core.workflows import light
+from carto_core.workflows.demo import DEMO_PROBES
+from carto_core.workflows.probing import probe_run
+from carto_core.workflows.progress import ProgressFile
+from carto_core.workflows.training import resume_run, train_run
+
+ARMS = ("plan", "control", "baseline")
+PERCENTILE = 75.0
+HALF = 0.5
+RECOMMENDED = "recommended"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One line of the table: a way to choose (key in `POLICIES`), how much, and what the arms share."""
+
+    policy: str
+    share: float | None
+    equal: Equal
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One of the paper's experiments.
+
+    Attributes:
+        name: of its runs' folders.
+        results: file in docs/results.
+        config: settings of the base run of a corpus.
+        cells: its lines by stage, the most telling first.
+        audits: what is asked of every arm.
+        metrics: what effects are told of.
+    """
+
+    name: str
+    results: Path
+    config: Callable[[str], RunConfig]
+    cells: dict[int, tuple[Cell, ...]]
+    audits: tuple[str, ...]
+    metrics: tuple[str, ...]
+
+
+def base_run(experiment: Experiment, corpus: str) -> Run:
+    """Return the corpus's base run with its scores and its twin, training what is missing."""
+    config = experiment.config(corpus)
+    run = trained(config, resolve_runs_root() / f"{experiment.name}-{corpus}-{config.corpus.max_chars}")
+    missing = [name for name in light.missing_probes(run) if name in DEMO_PROBES]
+    if missing:
+        probe_run(run, missing)
+    return run
+
+
+def trained(config: RunConfig, out: Path) -> Run:
+    """Return the run of these settings in `out`, training it or going on with it where it is not complete."""
+    if not (out / "run.json").is_file():
+        train_run(config, out)
+    elif open_run(out).status != "complete":
+        resume_run(out)
+    return open_run(out)
+
+
+def plan_of(run: Run, table: SampleTable, cell: Cell) -> tuple[str, Plan]:
+    """Return which score a line goes by (empty where it goes by none), and its plan."""
+    return POLICIES[cell.policy](run, table, cell)
+
+
+def _ranked(run: Run, table: SampleTable, cell: Cell) -> tuple[str, Plan]:
+    score = light.recommended(run, table=table).score if cell.policy == RECOMMENDED else cell.policy
+    selection = light.select(run, {"type": "top", "by": score, "q": cell.share}, table=table)
+    return score, light.plan_action(run, selection, action="prune", table=table)
+
+
+def _oracle(run: Run, table: SampleTable, cell: Cell) -> tuple[str, Plan]:
+    assert cell.share is not None
+    return "", interventions.make_plan(oracle(run, table, cell.share), table, action="prune")
+
+
+def _deduplicate(run: Run, table: SampleTable, cell: Cell) -> tuple[str, Plan]:
+    return "", interventions.deduplicate(table)
+
+
+def _quadrants(run: Run, table: SampleTable, cell: Cell) -> tuple[str, Plan]:
+    cuts = _cuts(table, "memorization")
+    return cuts.y, light.plan_policy(run, alpha=HALF, gamma=2, cuts=cuts, table=table)
+
+
+def _half_hotspots(run: Run, table: SampleTable, cell: Cell) -> tuple[str, Plan]:
+    literal = cell.policy == "half_hotspots_literal"
+    cuts = _cuts(table, "memorization" if literal else light.recommended(run, table=table).score)
+    hotspots = light.select(run, light.quadrant_rule("hotspot-memorized", cuts), table=table)
+    return cuts.y, light.plan_action(run, hotspots, action="reweight", factor=HALF, table=table)
+
+
+def _half_canaries(run: Run, table: SampleTable, cell: Cell) -> tuple[str, Plan]:
+    return "", interventions.make_plan(oracle(run, table, 1.0), table, action="reweight", factor=HALF)
+
+
+def _cuts(table: SampleTable, y: str) -> Cuts:
+    return Cuts.at_percentiles(table.scores, x="difficulty", y=y, cut_x=PERCENTILE, cut_y=PERCENTILE)
+
+
+POLICIES: dict[str, Callable[[Run, SampleTable, Cell], tuple[str, Plan]]] = {
+    RECOMMENDED: _ranked,
+    "memorization": _ranked,
+    "difficulty": _ranked,
+    "oracle": _oracle,
+    "deduplicate": _deduplicate,
+    "quadrants": _quadrants,
+    "half_hotspots": _half_hotspots,
+    "half_hotspots_literal": _half_hotspots,
+    "half_canaries": _half_canaries,
+}
+
+
+def oracle(run: Run, table: SampleTable, share: float) -> Selection:
+    """Choose as one who knows the canaries: whole ones, those that the twin gives away first, fewest copies first."""
+    canaries = run.canaries()
+    budget, taken = round(share * len(table)), []
+    inserted = canaries[canaries["inserted"]]
+    rows_of = {i: np.flatnonzero(table.canary_id == i) for i in inserted["canary_id"]}
+    given_away = {i: bool(table.truth["extracted"][rows[0]] == 1) for i, rows in rows_of.items()}
+    for i in sorted(rows_of, key=lambda i: (not given_away[i], len(rows_of[i]), i)):
+        if len(taken) + len(rows_of[i]) <= budget:
+            taken += rows_of[i].tolist()
+    return Selection({"type": "keys", "keys": table.key[taken].tolist()}, np.sort(np.array(taken, np.int32)))
+
+
+def measure_cell(experiment: Experiment, run: Run, cell: Cell, *, seeds: int) -> dict[str, Any]:
+    """Train the arms of one line that are not there yet, and return the line."""
+    table = light.load_table(run)
+    score, plan = plan_of(run, table, cell)
+    arms = arms_of(run, plan, table, seeds=seeds, equal=cell.equal, audits=experiment.audits)
+    arms = [arm for arm in arms if arm.arm in ARMS]
+    progress = ProgressFile(run.files.previews / "progress.jsonl")
+    what = " ".join(str(part) for part in (cell.policy, score, cell.share, cell.equal) if part)
+    print(f"{run.run_id}: {what}: {_missing(run, arms)} of {len(arms)} to train", file=sys.stderr)
+    measured = measure_arms(run.files.path, arms, progress=progress)["arms"]
+    update_manifest(run.files, report_seen=True)
+    pruned = plan.repeats == 0
+    against = [(metric, arm) for metric in experiment.metrics for arm in ("control", "baseline")]
+    return {
+        **asdict(cell),
+        "score": score,
+        "num_affected": int(plan.affected.sum()),
+        "num_canary_rows": int((plan.affected & table.is_canary).sum()),
+        "num_pruned": int(pruned.sum()),
+        "tokens_pruned": float(table.num_tokens[pruned].sum() / table.num_tokens.sum()),
+        "seeds": list(range(seeds)),
+        "arms": {arm: [_facts(experiment, a) for a in measured if a["arm"] == arm] for arm in ARMS},
+        "effects": [effect(measured, metric, arm) for metric, arm in against],
+    }
+
+
+def effect(arms: list[dict[str, Any]], metric: str, against: str) -> dict[str, Any]:
+    """Return plan minus another arm, paired by seed: mean, 95 % t interval, exact sign-flip p. Loss also as perplexity."""
+    values = {arm: {a["seed"]: metric_of(a, metric) for a in arms if a["arm"] == arm} for arm in ("plan", against)}
+    differences = np.array([values["plan"][seed] - values[against][seed] for seed in sorted(values["plan"])])
+    mean, (low, high) = paired_interval(differences)
+    found = {"metric": metric, "against": against, "estimate": mean, "low": low, "high": high}
+    if metric == "ppl_nats":
+        found |= {f"{name}_percent": 100 * float(np.expm1(found[name])) for name in ("estimate", "low", "high")}
+    return found | {"p": sign_flip_p(differences)}
+
+
+def _facts(experiment: Experiment, arm: dict[str, Any]) -> dict[str, Any]:
+    names = {"seed", "steps", "tokens", "notes"} | {metric.partition(".")[0] for metric in experiment.metrics}
+    return {name: value for name, value in arm.items() if name in names}
+
+
+def _missing(run: Run, arms: list[Arm]) -> int:
+    return sum(not arm.path(run).is_file() for arm in arms)
+
+
+def is_kept(experiment: Experiment, corpus: str, cell: Cell, *, seeds: int) -> bool:
+    """Return whether the results hold this line already, with these settings and at least so many seeds."""
+    found = read_results(experiment)["corpora"].get(corpus, {"lines": []})
+    if found.get("config") != experiment.config(corpus).to_dict():
+        return False
+    return any(
+        all(line[name] == value for name, value in asdict(cell).items()) and len(line["seeds"]) >= seeds
+        for line in found["lines"]
+    )
+
+
+def keep(experiment: Experiment, run: Run, corpus: str, line: dict[str, Any]) -> None:
+    """Put one line into the results, in place of an older one of its kind; lines of other settings are dropped."""
+    results = read_results(experiment)
+    here = Path(__file__).parent
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=here)
+    manifest = run.manifest
+    mine = results["corpora"].get(corpus, {"lines": []})
+    if mine.get("config") != manifest["config"]:
+        mine["lines"] = []
+    mine |= {name: manifest[name] for name in ("corpus_sha256", "num_samples", "device", "config", "versions")}
+    mine["recommended"] = asdict(light.recommended(run))
+    same = tuple(Cell.__dataclass_fields__)
+    mine["lines"] = [old for old in mine["lines"] if any(old[n] != line[n] for n in same)]
+    mine["lines"].append(line | {"commit": commit.stdout.strip() or None, "created": now()})
+    results["corpora"][corpus] = mine
+    write_json(experiment.results, results)
+
+
+def read_results(experiment: Experiment) -> dict[str, Any]:
+    """Return the experiment's results so far."""
+    if not experiment.results.is_file():
+        return {"version": 1, "corpora": {}}
+    return json.loads(experiment.results.read_text(encoding="utf-8"))
