@@ -16,9 +16,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.paper_table import CORPORA, REPEATS, base_config, trained
+from benchmarks.lines import trained
+from benchmarks.paper_table import CHARS, CORPORA, REPEATS, base_config
 from carto_core.config import CanaryConfig
 from carto_core.probes import PROBES
+from carto_core.scores.agreement import MEASURES
 from carto_core.store.reader import Run
 from carto_core.store.rundir import now, resolve_runs_root, update_manifest, write_json
 from carto_core.workflows import light
@@ -30,9 +32,9 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results" / "detectors.json"
 
 def main() -> None:
     """Train what is missing, and print and keep what was found."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--corpora", nargs="+", default=list(CORPORA), choices=CORPORA)
-    parser.add_argument("--chars", type=int, default=300_000, help="about how many characters of each corpus")
+    parser.add_argument("--chars", type=int, default=CHARS, help="about how many characters of each corpus")
     parser.add_argument("--canaries", type=int, default=80, help="distinct inserted secrets; half of them are reported")
     parser.add_argument("--models", type=int, default=8, help="fold models to begin with; more until they are reliable")
     parser.add_argument("--probes", nargs="+", default=list(PROBES), choices=list(PROBES))
@@ -94,7 +96,7 @@ def print_results(results: dict[str, Any]) -> None:
         folds = facts["folds"] or {}
         print(f"\n{corpus}: {facts['num_samples']} samples; fold models {folds}\nrecommended: {facts['recommended']}")
         print(
-            f"{'score':18} {'AUC extracted (report)':>24} {'natural':>8} {'varied':>8} {'inserted once':>14} {'AP':>6} {'R@10%':>6} {'counterfactual':>22}"
+            f"{'score':18} {'AUC extracted (report)':>24} {'natural':>8} {'varied':>8} {'inserted once':>14} {'AP':>6} {'R@10%':>6} {'counterfactual':>22} {'self-influence':>22}"
         )
         for name, score in facts["scores"].items():
             found = score["quality"].get("extracted", {}).get("report", {})
@@ -104,9 +106,9 @@ def print_results(results: dict[str, Any]) -> None:
                 _cell(once.get("auc"))
             ]
             precision, recall = _cell(whole.get("average_precision")), _cell((whole.get("recall") or {}).get("0.1"))
-            agreed = _cell((score.get("counterfactual") or {}).get("among_all"), wide=True)
+            agreed = [_cell((score.get(measure) or {}).get("among_all"), wide=True) for measure in MEASURES]
             print(
-                f"{name:18} {cells[0]:>24} {cells[1]:>8} {cells[2]:>8} {cells[3]:>14} {precision:>6} {recall:>6} {agreed:>22}"
+                f"{name:18} {cells[0]:>24} {cells[1]:>8} {cells[2]:>8} {cells[3]:>14} {precision:>6} {recall:>6} {agreed[0]:>22} {agreed[1]:>22}"
             )
         whole = next(iter(facts["scores"].values()))["quality"]["extracted"]["report"]
         print("positive groups: " + ", ".join(f"{part} {quality['num_positives']}" for part, quality in whole.items()))

@@ -53,7 +53,7 @@ class Kept:
 
 def main() -> None:
     """Print one line a comparison, and exit with the code that the bars give."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--samples", type=int, default=600)
     parser.add_argument("--epochs", type=float, default=6)

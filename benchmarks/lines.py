@@ -166,6 +166,7 @@ def measure_cell(experiment: Experiment, run: Run, cell: Cell, *, seeds: int) ->
         "score": score,
         "num_affected": int(plan.affected.sum()),
         "num_canary_rows": int((plan.affected & table.is_canary).sum()),
+        "num_recited_rows": int((plan.affected & (table.truth["extracted"] == 1)).sum()),
         "num_pruned": int(pruned.sum()),
         "tokens_pruned": float(table.num_tokens[pruned].sum() / table.num_tokens.sum()),
         "seeds": list(range(seeds)),
@@ -216,11 +217,22 @@ def keep(experiment: Experiment, run: Run, corpus: str, line: dict[str, Any]) ->
         mine["lines"] = []
     mine |= {name: manifest[name] for name in ("corpus_sha256", "num_samples", "device", "config", "versions")}
     mine["recommended"] = asdict(light.recommended(run))
+    mine["rows"] = _row_counts(light.load_table(run))
     same = tuple(Cell.__dataclass_fields__)
     mine["lines"] = [old for old in mine["lines"] if any(old[n] != line[n] for n in same)]
     mine["lines"].append(line | {"commit": commit.stdout.strip() or None, "created": now()})
     results["corpora"][corpus] = mine
     write_json(experiment.results, results)
+
+
+def _row_counts(table: SampleTable) -> dict[str, int]:
+    """Return how many rows are canaries' and how many the twin recites: what a plan of a given size could hold."""
+    recited = table.truth["extracted"] == 1
+    return {
+        "canary": int(table.is_canary.sum()),
+        "recited_canary": int((recited & table.is_canary).sum()),
+        "recited_natural": int((recited & ~table.is_canary).sum()),
+    }
 
 
 def read_results(experiment: Experiment) -> dict[str, Any]:

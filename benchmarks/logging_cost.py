@@ -32,7 +32,7 @@ class Forget:
 
 def main() -> None:
     """Print one line a way of logging."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     config = demo_config()

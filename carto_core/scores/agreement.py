@@ -1,4 +1,4 @@
-"""How well a score ranks samples as counterfactual memorization does, beside what its own noise allows."""
+"""How well a score ranks samples as another measure does: counterfactual memorization, or self-influence."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from scipy.stats import rankdata
 from carto_core.scores import SCORES
 from carto_core.types import Bool, Float32, Float64, Int32, SampleTable
 
+MEASURES = ("counterfactual", "self_influence")
 NUM_RESAMPLES = 500
 
 
-def agreement(table: SampleTable) -> dict[str, dict[str, Any]]:
-    """Return by score the Spearman correlation with counterfactual memorization and its 95 % interval, JSON-ready.
+def agreement(table: SampleTable, measure: Float32) -> dict[str, dict[str, Any]]:
+    """Return by score the Spearman correlation with a measure and its 95 % interval, JSON-ready.
 
     `among_all` over every sample, `among_natural` without planted canaries: `{"value", "low", "high", "n"}`, values None
     where unknown. A score is turned so that +1 means agreement. The interval is a bootstrap over exact-duplicate groups.
 
     Args:
-        table: a scored run whose fold models were trained.
+        table: a scored run.
+        measure: float32[N], NaN = unknown; high where a sample matters more to the model.
     """
-    truth = table.truth["counterfactual"]
     return {
         name: {
             among: rank_correlation(
-                values * np.float32(SCORES[name].sign), truth, table.group_id, rows, seed=table.seed
+                values * np.float32(SCORES[name].sign), measure, table.group_id, rows, seed=table.seed
             )
             for among, rows in (("among_all", np.ones(len(table), bool)), ("among_natural", ~table.is_canary))
         }

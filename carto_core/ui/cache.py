@@ -98,7 +98,7 @@ def _default_label(path: str, version: tuple[int, int]) -> str:
 @st.cache_resource(max_entries=4, show_spinner="Comparing ranks ...")
 def _agreement(path: str, version: tuple[int, int]) -> dict[str, dict[str, Any]]:
     table = _table(path, version)
-    return agreement(table) if "counterfactual" in table.truth else {}
+    return agreement(table, table.truth["counterfactual"]) if "counterfactual" in table.truth else {}
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

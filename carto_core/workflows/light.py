@@ -25,7 +25,7 @@ from carto_core.preview.arms import Arm, Equal, arms_of
 from carto_core.probes import DEFAULT_MODELS, PROBES
 from carto_core.quadrants import Cuts
 from carto_core.scores import SCORES, ScoreInputs, ScoreTable, compute_scores
-from carto_core.scores.agreement import agreement
+from carto_core.scores.agreement import MEASURES, agreement
 from carto_core.scores.labels import LABELS, TRUTHS, known_labels, sides, slice_names
 from carto_core.scores.quality import Quality, qualities
 from carto_core.scores.recommendation import LITERAL, Recommendation, recommend
@@ -164,7 +164,8 @@ def describe_scores(run: Run, *, table: SampleTable | None = None) -> dict[str, 
     """Return every score with its definition, and its quality against every truth that the run has, JSON-ready.
 
     By name: `title, unit, higher_means, memorized_when, source, is_baseline`, `not_run` (a sentence, or None), `quality`
-    by label, role (those that may be looked at) and part, and `counterfactual` (rank correlation, where folds were run).
+    by label, role (those that may be looked at) and part, and the rank correlations `counterfactual` and `self_influence`,
+    each where its probe was run.
     """
     table = table or load_table(run)
     canaries = run.canaries()
@@ -175,9 +176,11 @@ def describe_scores(run: Run, *, table: SampleTable | None = None) -> dict[str, 
                 qualities_of_part = qualities(table, canaries, label=label, role=role, part=part)
                 for name, quality in qualities_of_part.items():
                     found[name]["quality"].setdefault(label, {}).setdefault(role, {})[part] = quality.to_dict()
-    if "counterfactual" in table.truth:
-        for name, agreed in agreement(table).items():
-            found[name]["counterfactual"] = agreed
+    for measure, column in (table.truth | table.scores).items():
+        if measure in MEASURES and not np.isnan(column).all():
+            for name, agreed in agreement(table, column).items():
+                if name != measure:
+                    found[name][measure] = agreed
     return found
 
 

@@ -230,6 +230,20 @@ def test_a_probe_column_becomes_a_score_and_a_truth_judges_it(run):
     assert json.loads(json.dumps(light.describe_scores(run), allow_nan=False))
 
 
+def test_scores_are_compared_with_self_influence_and_with_counterfactual_memorization_where_those_were_run(run):
+    assert "self_influence" not in light.describe_scores(run)["final_loss"]
+    low = -light.load_table(run).scores["final_loss"]
+    write_probe(run.files, "influence", {"self_influence": low})
+    write_probe(run.files, "folds", {"counterfactual": -low})
+
+    light.score(run, ScoreConfig())
+
+    found = light.describe_scores(run)
+    assert found["final_loss"]["self_influence"]["among_all"]["value"] == pytest.approx(1)
+    assert found["final_loss"]["counterfactual"]["among_all"]["value"] == pytest.approx(-1)
+    assert "self_influence" not in found["self_influence"], "with itself it always agrees"
+
+
 def test_a_twin_that_gives_nothing_back_leaves_the_judging_to_what_was_inserted(run):
     nothing = np.zeros(200, np.float32)
     write_probe(run.files, "twin", {"extracted": nothing, "exposed": nothing})
