@@ -93,4 +93,4 @@ PROBES: dict[str, Probe] = {
         ),
     )
 }
-CHEAP = ("near_duplicates",)
+CHEAP = ("near_duplicates",)  # a training runs them by itself: less than a millisecond a text

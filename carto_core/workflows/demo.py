@@ -8,7 +8,7 @@ from __future__ import annotations
 from carto_core.config import CanaryConfig, CorpusConfig, EngineConfig, ModelConfig, RunConfig
 
 DEMO_RUN = "demo"
-DEMO_PROBES = ("near_duplicates", "passes", "twin")  # what judges the scores that the map opens with
+DEMO_PROBES = ("passes", "twin")  # what judges the scores that the map opens with
 
 
 def demo_config() -> RunConfig:

@@ -53,12 +53,12 @@ def probe_run(
     progress = ProgressFile(run.files.probes / "progress.jsonl")
     with stoppable(), device_slot(run.files.path.parent, progress):
         for name in names or list(PROBES):
-            columns = _fill(run, name, Probing(run, models, progress))
+            columns = fill(run, name, Probing(run, models, progress))
             if name == "folds":
                 done["folds"] = _fold_facts(run, models)
                 while reliability and _falls_short(done["folds"], reliability) and models < MAX_MODELS:
                     models += MORE_MODELS
-                    columns = _fill(run, name, Probing(run, models, progress))
+                    columns = fill(run, name, Probing(run, models, progress))
                     done["folds"] = _fold_facts(run, models)
             done["probes"][name] = columns
         done["recommended"] = light.score(run, light.score_config(run))["recommended"]
@@ -66,7 +66,8 @@ def probe_run(
     return done
 
 
-def _fill(run: Run, name: str, probing: Probing) -> list[str]:
+def fill(run: Run, name: str, probing: Probing) -> list[str]:
+    """Run one probe of a sealed run and write its columns, whose names are returned; the run is not scored anew."""
     module, function = PROBES[name].function.split(":")
     columns = getattr(importlib.import_module(module), function)(probing)
     write_probe(run.files, name, columns)

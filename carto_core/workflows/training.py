@@ -20,12 +20,15 @@ from carto_core.engine.checkpoint import checkpointed_step
 from carto_core.engine.loop import train
 from carto_core.engine.run_corpus import load_run_corpus
 from carto_core.errors import Cancelled, CartoError, ConfigError, RunError, RunNotFound
+from carto_core.probes import CHEAP, DEFAULT_MODELS, PROBES
+from carto_core.probes.probing import Probing
 from carto_core.store.reader import Run
 from carto_core.store.rundir import RunDir, create_run, now, read_manifest, run_status, this_process, update_manifest
 from carto_core.store.sealed import seal
 from carto_core.store.writer import PartWriter, write_table
 from carto_core.tasks import TASKS
 from carto_core.workflows import light
+from carto_core.workflows.probing import fill
 from carto_core.workflows.progress import ProgressFile, device_slot, stoppable
 
 LIBRARIES = ("torch", "numpy", "duckdb", "pyarrow", "tokenizers", "safetensors")
@@ -111,6 +114,9 @@ def _train_to_the_end(run: RunDir) -> None:
     with _recording_the_end(run), device_slot(run.path.parent, progress):
         if not run.database.is_file():
             _train_and_seal(run, config, progress)
+        for name in CHEAP:
+            progress(PROBES[name].title.lower(), 0, 1)
+            fill(Run(run), name, Probing(Run(run), DEFAULT_MODELS, progress))
         light.score(Run(run), ScoreConfig.from_dict(manifest["scores"]))
         update_manifest(run, status="complete", finished=now(), peak_memory_bytes=_peak_memory_bytes())
         progress("complete", 1, 1)
