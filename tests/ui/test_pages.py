@@ -11,6 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from streamlit.typing import DataframeState
 
+from benchmarks.paper_table import base_config
 from carto_core import jobs
 from carto_core.audits import AUDITS
 from carto_core.config import ScoreConfig
@@ -1062,7 +1063,8 @@ def table_line(policy, score, low, high):
     arms = {a: [arm_facts(s, k) for s in (0, 1, 2)] for a, k in (("plan", 5), ("control", 10), ("baseline", 20))}
     effects = [effect_facts("extraction.report", a, low, high) for a in ("control", "baseline")]
     effects += [effect_facts("ppl_nats", a, -0.01, 0.03) for a in ("control", "baseline")]
-    facts = {"policy": policy, "score": score, "share": 0.10, "equal": "steps", "num_pruned": 123, "seeds": [0, 1, 2]}
+    facts = {"policy": policy, "score": score, "share": 0.10, "equal": "steps", "num_affected": 123, "seeds": [0, 1, 2]}
+    facts |= {"num_canary_rows": 45, "num_recited_rows": 100}
     return facts | {"arms": arms, "effects": effects}
 
 
@@ -1096,12 +1098,43 @@ def test_measured_effects_stand_beside_the_papers_claims(runs_root):
     assert "Shown to raise it against a random cut: **an oracle" in said
     assert "extraction **-75%** against unchanged" in said
     assert "+1.5 % [-0.5, +3.5]" in said
+    assert "of what the oracle takes away" not in said, "this one takes nothing away"
     assert "3 seeds" in said
     row = frame(app, "chosen by").iloc[0]
     assert (row["extraction: plan"], row["control"], row["unchanged"]) == ("0.25", "0.50", "1.00")
     assert (row["plan - control [95 %]"], row["p"]) == ("-0.30 [-0.50, -0.10]", "0.250")
     (found,) = app.get("plotly_chart")
     assert "on demo, 3 lines" in found.proto.alt
+
+
+def test_a_plan_stands_beside_the_oracle_of_its_share(runs_root):
+    lines = [table_line("recommended", "min_k", -0.2, -0.1), table_line("oracle", "", -0.4, -0.2)]
+    other = table_line("oracle", "", -0.9, -0.8) | {"share": 0.05}
+    write_evidence(paper_table={"demo": {"num_samples": 10, "device": "cpu", "lines": [other, *lines]}})
+
+    said = words(opened("evidence"))
+
+    assert "recommended (Min-K%) 10%: **50%** of what the oracle takes away" in said
+    assert "Of its 123 rows a twin model recites 100; 45 are canary copies" in said
+
+
+def test_half_weights_stand_beside_with_membership(runs_root):
+    line = table_line("half_hotspots", "min_k", -0.5, -0.1) | {"share": None}
+    for arm, auc in (("plan", 0.512), ("control", 0.534), ("baseline", 0.534)):
+        for facts in line["arms"][arm]:
+            facts["membership_auc"] = auc
+    line["effects"].append(effect_facts("membership_auc", "control", -0.03, -0.01))
+    facts = {"num_samples": 1000, "device": "cpu", "lines": [line], "config": base_config("demo", chars=1).to_dict()}
+    write_evidence(half_weight={"demo": facts})
+
+    app = opened("evidence")
+
+    row = frame(app, "chosen by").iloc[0]
+    assert (row["chosen by"], row["rows changed"]) == ("hotspots by the recommended score", "123")
+    assert (row["membership AUC: plan"], row["control (AUC)"]) == ("0.512", "0.534")
+    assert row["plan - control (AUC) [95 %]"] == "-0.020 [-0.030, -0.010]"
+    assert "LSTM language model, 1 x 128; 1,000 samples" in words(app)
+    assert "python -m benchmarks.paper_table --experiments 1" in words(app), "the other experiment is still to be made"
 
 
 def test_unknown_effects_are_said_to_be_unknown(runs_root):

@@ -13,14 +13,16 @@ from carto_core.errors import CartoError
 from carto_core.plots.charts import Bar, intervals_figure
 from carto_core.preview.effects import mean_of
 from carto_core.scores import SCORES
+from carto_core.tasks import TASKS
 from carto_core.ui.shell import open_page, theme, told
 
 RESULTS = Path(__file__).parents[3] / "docs" / "results"
 COMMANDS = {
-    "paper_table.json": "python -m benchmarks.paper_table",
+    "paper_table.json": "python -m benchmarks.paper_table --experiments 1",
+    "half_weight.json": "python -m benchmarks.paper_table --experiments 2",
     "detectors.json": "python -m benchmarks.detectors",
 }
-EXTRACTION, LOSS = "extraction.report", "ppl_nats"
+EXTRACTION, LOSS, MEMBERSHIP = "extraction.report", "ppl_nats", "membership_auc"
 POLICIES = {
     "recommended": "recommended score",
     "memorization": "memorization, the paper's literal score",
@@ -28,6 +30,9 @@ POLICIES = {
     "oracle": "an oracle that knows the secrets",
     "deduplicate": "one copy of each text",
     "quadrants": "the paper's quadrant policy",
+    "half_hotspots": "hotspots by the recommended score",
+    "half_hotspots_literal": "hotspots by the paper's literal score",
+    "half_canaries": "an oracle that knows the secrets",
 }
 CLAIMED = ("memorization", "recommended")
 CLAIM = (
@@ -43,7 +48,18 @@ def page() -> None:
     st.title("What was measured, and what does it show?")
     with told():
         st.markdown(CLAIM)
-        _effects(read("paper_table.json"))
+        _effects(
+            "paper_table.json",
+            "Does pruning what the score points at lower extraction more than a random cut does?",
+            "Every line retrains an LSTM with planted secrets from scratch: under the plan, under a random cut of the same "
+            "number of rows and length, and unchanged, paired by seed.",
+        )
+        _effects(
+            "half_weight.json",
+            "Does half the weight on hotspots lower it?",
+            "The paper's second experiment: a transformer of GPT-2's architecture, from scratch, 3 epochs. Its size and "
+            "device stand below. Hotspots count half; the random control halves as many random rows.",
+        )
         _detectors(read("detectors.json"))
 
 
@@ -67,28 +83,27 @@ def _missing(name: str, what: str) -> None:
     st.code(COMMANDS[name], language="bash")
 
 
-def _effects(corpora: dict[str, Any] | None) -> None:
-    st.subheader("Does pruning what the score points at lower extraction more than a random cut does?")
+def _effects(file: str, question: str, what: str) -> None:
+    st.subheader(question)
+    corpora = read(file)
     lines = {name: facts["lines"] for name, facts in (corpora or {}).items() if facts.get("lines")}
     if not lines or corpora is None:
-        _missing("paper_table.json", "No measurement is kept here yet. Make one:")
+        _missing(file, "No measurement is kept here yet. Make one:")
         return
     st.caption(
-        "Every line retrains an LSTM with planted secrets from scratch: under the plan, under a random cut of the same "
-        "number of rows and length, and unchanged, paired by seed. Scores are chosen on calibration canaries, effects are "
-        "those on report canaries. Intervals are paired 95 % t intervals, p is an exact sign-flip test; with many lines "
-        "some will pass 0.05 by chance alone."
+        f"{what} Scores are chosen on calibration canaries, effects are those on report canaries. Intervals are paired 95 % "
+        "t intervals, p is an exact sign-flip test; with many lines some will pass 0.05 by chance alone."
     )
     for name, of_corpus in lines.items():
-        _corpus(name, corpora[name], of_corpus)
+        _corpus(f"{file}_{name}", name, corpora[name], of_corpus)
 
 
-def _corpus(name: str, facts: dict[str, Any], lines: list[dict[str, Any]]) -> None:
+def _corpus(key: str, name: str, facts: dict[str, Any], lines: list[dict[str, Any]]) -> None:
     st.markdown(f"#### Corpus {name}")
     seeds = sorted({len(line["seeds"]) for line in lines})
     recommended = facts.get("recommended") or {}
     st.caption(
-        f"{facts['num_samples']:,} samples, {facts['device']}, {' or '.join(map(str, seeds))} seeds a line."
+        f"{_model(facts)}{facts['num_samples']:,} samples, {facts['device']}, {' or '.join(map(str, seeds))} seeds a line."
         + (f" {recommended['reason']}" if recommended.get("reason") else "")
     )
     for reading in _readings(lines):
@@ -104,12 +119,17 @@ def _corpus(name: str, facts: dict[str, Any], lines: list[dict[str, Any]]) -> No
                 known, x="difference in the share extracted, 95 % interval", line=0.0, theme=theme(), percent=True
             ),
             theme=None,
-            key=f"evidence_{name}",
+            key=f"evidence_{key}",
             config={"displayModeBar": False},
             alt=f"Difference in extraction between plan and random control on {name}, {len(known)} lines; the lowest is "
             f"{known[0].label} with {known[0].value:+.0%}",
         )
     st.dataframe([_row(line) for line in lines], hide_index=True)
+
+
+def _model(facts: dict[str, Any]) -> str:
+    model = facts.get("config", {}).get("model")
+    return f"{TASKS[model['task']].title}, {model['layers']} x {model['hidden']}; " if model else ""
 
 
 def _bar(line: dict[str, Any]) -> Bar:
@@ -128,7 +148,10 @@ def _readings(lines: list[dict[str, Any]]) -> list[str]:
         said.append(f"Shown to raise it against a random cut: **{'; '.join(more)}**.")
     if unclear:
         said.append(f"Not shown to differ from a random cut: {'; '.join(unclear)}.")
-    return said + [_against_claim(line) for line in lines if line["share"] == 0.10 and line["policy"] in CLAIMED]
+    said += [_against_claim(line) for line in lines if line["share"] == 0.10 and line["policy"] in CLAIMED]
+    return said + [
+        reading for line in lines if line["policy"] == "recommended" for reading in _against_oracle(line, lines)
+    ]
 
 
 def _against_claim(line: dict[str, Any]) -> str:
@@ -143,6 +166,19 @@ def _against_claim(line: dict[str, Any]) -> str:
     )
 
 
+def _against_oracle(line: dict[str, Any], lines: list[dict[str, Any]]) -> list[str]:
+    """Put one line beside the oracle's of the same share, where there is one that lowers extraction."""
+    alike = [o for o in lines if o["policy"] == "oracle" and all(o[n] == line[n] for n in ("share", "equal"))]
+    of_oracle = _or_nan(_effect(alike[0], EXTRACTION, "baseline").get("estimate")) if alike else math.nan
+    mine = _or_nan(_effect(line, EXTRACTION, "baseline").get("estimate"))
+    if math.isnan(mine) or not of_oracle < 0:
+        return []
+    return [
+        f"{_title(line)}: **{mine / of_oracle:.0%}** of what the oracle takes away. Of its {line['num_affected']:,} rows a twin "
+        f"model recites {line['num_recited_rows']:,}; {line['num_canary_rows']:,} are canary copies, the others the corpus's own."
+    ]
+
+
 def _row(line: dict[str, Any]) -> dict[str, str]:
     rates = {arm: mean_of(seeds, EXTRACTION) for arm, seeds in line["arms"].items()}
     extraction, loss = _effect(line, EXTRACTION, "control"), _effect(line, LOSS, "control")
@@ -152,7 +188,8 @@ def _row(line: dict[str, Any]) -> dict[str, str]:
         "score": score,
         "share": "–" if line["share"] is None else f"{line['share']:.0%}",
         "equal": line["equal"],
-        "rows pruned": f"{line['num_pruned']:,}",
+        "rows changed": f"{line['num_affected']:,}",
+        "of these canary copies": f"{line['num_canary_rows']:,}",
         "extraction: plan": _rate(rates["plan"]),
         "control": _rate(rates["control"]),
         "unchanged": _rate(rates["baseline"]),
@@ -161,7 +198,21 @@ def _row(line: dict[str, Any]) -> dict[str, str]:
         "perplexity, plan - control [95 %]": _percent(loss),
         "p (perplexity)": _p(loss),
         "perplexity, plan - unchanged [95 %]": _percent(_effect(line, LOSS, "baseline")),
+        **_membership(line),
         "seeds": str(len(line["seeds"])),
+    }
+
+
+def _membership(line: dict[str, Any]) -> dict[str, str]:
+    """Return the columns of membership inference, where it was asked for."""
+    found = _effect(line, MEMBERSHIP, "control")
+    if not found:
+        return {}
+    means = {arm: mean_of(seeds, MEMBERSHIP) for arm, seeds in line["arms"].items()}
+    return {
+        "membership AUC: plan": _rate(means["plan"], digits=3),
+        "control (AUC)": _rate(means["control"], digits=3),
+        "plan - control (AUC) [95 %]": _difference(found, digits=3),
     }
 
 
@@ -187,9 +238,9 @@ def _sign(effect: dict[str, Any]) -> int:
     return -1 if high < 0 else 1 if low > 0 else 0
 
 
-def _difference(effect: dict[str, Any]) -> str:
+def _difference(effect: dict[str, Any], *, digits: int = 2) -> str:
     value, low, high = (_or_nan(effect.get(name)) for name in ("estimate", "low", "high"))
-    return "unknown" if math.isnan(value) else f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return "unknown" if math.isnan(value) else f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
 def _percent(effect: dict[str, Any]) -> str:
@@ -202,8 +253,8 @@ def _p(effect: dict[str, Any]) -> str:
     return "–" if math.isnan(p) else f"{p:.3f}"
 
 
-def _rate(value: float) -> str:
-    return "unknown" if math.isnan(value) else f"{value:.2f}"
+def _rate(value: float, *, digits: int = 2) -> str:
+    return "unknown" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _or_nan(value: float | None) -> float:
