@@ -20,7 +20,7 @@ from benchmarks.lines import trained
 from benchmarks.paper_table import CHARS, CORPORA, REPEATS, base_config
 from carto_core.config import CanaryConfig
 from carto_core.probes import PROBES
-from carto_core.scores.agreement import MEASURES
+from carto_core.scores import SCORES
 from carto_core.store.reader import Run
 from carto_core.store.rundir import now, resolve_runs_root, update_manifest, write_json
 from carto_core.workflows import light
@@ -89,36 +89,49 @@ def shortened(score: dict[str, Any]) -> dict[str, Any]:
     return score | {"quality": quality}
 
 
+QUESTIONS = {
+    "AUC, recited by the twin (report half)": lambda score: _auc(score, "extracted", "all"),
+    "AUC, recited samples of the corpus itself": lambda score: _auc(score, "extracted", "natural"),
+    "AUC, recited secrets in varied context": lambda score: _auc(score, "extracted", "kind varied"),
+    "AUC, canaries inserted once": lambda score: _auc(score, "inserted", "once"),
+    "average precision, recited by the twin": lambda score: _whole(score).get("average_precision"),
+    "recall in the first 10 %, recited by the twin": lambda score: (_whole(score).get("recall") or {}).get("0.1"),
+    "Spearman with counterfactual memorization": lambda score: (score.get("counterfactual") or {}).get("among_all"),
+    "Spearman with self-influence": lambda score: (score.get("self_influence") or {}).get("among_all"),
+}
+
+
 def print_results(results: dict[str, Any]) -> None:
-    """Print by corpus and score: AUC for extracted samples on the report half and its parts, and the rank correlations."""
-    parts = ("all", "natural", "kind varied", "once")
-    for corpus, facts in results["corpora"].items():
-        folds = facts["folds"] or {}
-        print(f"\n{corpus}: {facts['num_samples']} samples; fold models {folds}\nrecommended: {facts['recommended']}")
-        print(
-            f"{'score':18} {'AUC extracted (report)':>24} {'natural':>8} {'varied':>8} {'inserted once':>14} {'AP':>6} {'R@10%':>6} {'counterfactual':>22} {'self-influence':>22}"
-        )
-        for name, score in facts["scores"].items():
-            found = score["quality"].get("extracted", {}).get("report", {})
-            once = score["quality"]["inserted"]["report"].get("once", {})
-            whole = found.get("all", {})
-            cells = [_cell(found.get(part, {}).get("auc"), wide=part == "all") for part in parts[:3]] + [
-                _cell(once.get("auc"))
-            ]
-            precision, recall = _cell(whole.get("average_precision")), _cell((whole.get("recall") or {}).get("0.1"))
-            agreed = [_cell((score.get(measure) or {}).get("among_all"), wide=True) for measure in MEASURES]
+    """Print a table a question, with a column a corpus; then what each corpus had to judge by."""
+    corpora = results["corpora"]
+    for question, measure in QUESTIONS.items():
+        print(f"\n| {question} | " + " | ".join(corpora) + " |\n" + "| --- " * (len(corpora) + 1) + "|")
+        for name in SCORES:
+            cells = [_cell(measure(facts["scores"][name])) for facts in corpora.values()]
             print(
-                f"{name:18} {cells[0]:>24} {cells[1]:>8} {cells[2]:>8} {cells[3]:>14} {precision:>6} {recall:>6} {agreed[0]:>22} {agreed[1]:>22}"
+                f"| {SCORES[name].title}{' (baseline)' if SCORES[name].is_baseline else ''} | "
+                + " | ".join(cells)
+                + " |"
             )
-        whole = next(iter(facts["scores"].values()))["quality"]["extracted"]["report"]
-        print("positive groups: " + ", ".join(f"{part} {quality['num_positives']}" for part, quality in whole.items()))
+    for corpus, facts in corpora.items():
+        judged = next(iter(facts["scores"].values()))["quality"]["extracted"]["report"]
+        parts = ", ".join(f"{part} {quality['num_positives']}" for part, quality in judged.items())
+        print(f"\n{corpus}: {facts['num_samples']} samples; positive groups: {parts}; fold models: {facts['folds']}")
+        print(f"recommended: {facts['recommended']['reason']}")
 
 
-def _cell(estimate: dict[str, Any] | None, *, wide: bool = False) -> str:
+def _whole(score: dict[str, Any]) -> dict[str, Any]:
+    return score["quality"].get("extracted", {}).get("report", {}).get("all", {})
+
+
+def _auc(score: dict[str, Any], label: str, part: str) -> dict[str, Any] | None:
+    return score["quality"].get(label, {}).get("report", {}).get(part, {}).get("auc")
+
+
+def _cell(estimate: dict[str, Any] | None) -> str:
     if not estimate or estimate["value"] is None:
         return "-"
-    text = f"{estimate['value']:.2f}"
-    return f"{text} [{estimate['low']:.2f}, {estimate['high']:.2f}]" if wide else text
+    return f"{estimate['value']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}]"
 
 
 if __name__ == "__main__":

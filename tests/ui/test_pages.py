@@ -1151,15 +1151,17 @@ def test_detectors_are_compared_over_corpora(probed):
     update_manifest(probed.files, report_seen=True)
     folds = light.fold_facts(probed)
     facts = {"scores": light.describe_scores(probed), "folds": folds, "recommended": {"reason": "Because it does."}}
+    facts["scores"]["rises"]["self_influence"] = {"among_all": {"value": 0.25, "low": 0.1, "high": 0.4}}
     write_evidence(detectors={"demo": facts, "mail": facts | {"scores": {}}})
 
     app = opened("evidence")
 
-    auc, spearman = (d.value.set_index("score") for d in app.dataframe)
+    auc, spearman, influence = (d.value.set_index("score") for d in app.dataframe)
     expected = light.quality(probed, "report", label="extracted")["held_out_gap"].auc.value
     assert auc.loc["Held-out gap", "demo"].startswith(f"{expected:.2f} [")
     assert auc.loc["Held-out gap", "mail"] == "–"
     assert spearman.loc["Held-out gap", "demo"].startswith("+")
+    assert influence.loc["Rises above own best", "demo"] == "+0.25 [+0.10, +0.40]"
     assert "noise ceiling 0.87" in words(app)
 
 

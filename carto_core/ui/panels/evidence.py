@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from carto_core.errors import CartoError
 from carto_core.plots.charts import Bar, intervals_figure
 from carto_core.preview.effects import mean_of
 from carto_core.scores import SCORES
+from carto_core.scores.agreement import MEASURES
 from carto_core.tasks import TASKS
 from carto_core.ui.shell import open_page, theme, told
 
@@ -268,9 +270,12 @@ def _detectors(corpora: dict[str, Any] | None) -> None:
         return
     st.markdown("**AUC against what a twin model gives back** (extracted; report half; 0.5 is chance, 95 % intervals)")
     _whole(_by_score(corpora, _auc))
-    if any(_spearman(facts, name) for facts in corpora.values() for name in facts["scores"]):
-        st.markdown("**Rank correlation with counterfactual memorization** (Spearman, all samples, 95 % intervals)")
-        _whole(_by_score(corpora, _spearman))
+    for measure in MEASURES:
+        cell = partial(_spearman, measure=measure)
+        if any(cell(facts, name) for facts in corpora.values() for name in facts["scores"]):
+            title = SCORES[measure].title if measure in SCORES else "Counterfactual memorization"
+            st.markdown(f"**Rank correlation with {title.lower()}** (Spearman, all samples, 95 % intervals)")
+            _whole(_by_score(corpora, cell))
     for name, facts in corpora.items():
         st.caption(f"{name}: {_said_of(facts)}")
 
@@ -298,8 +303,8 @@ def _auc(facts: dict[str, Any], name: str) -> str:
     return f"{auc['value']:.2f} [{auc['low']:.2f}, {auc['high']:.2f}]{few}"
 
 
-def _spearman(facts: dict[str, Any], name: str) -> str:
-    found = facts["scores"].get(name, {}).get("counterfactual", {}).get("among_all", {})
+def _spearman(facts: dict[str, Any], name: str, *, measure: str) -> str:
+    found = facts["scores"].get(name, {}).get(measure, {}).get("among_all", {})
     if found.get("value") is None:
         return ""
     return f"{found['value']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]"
