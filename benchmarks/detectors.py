@@ -21,6 +21,7 @@ from benchmarks.paper_table import CHARS, CORPORA, REPEATS, base_config
 from carto_core.config import CanaryConfig
 from carto_core.probes import PROBES
 from carto_core.scores import SCORES
+from carto_core.scores.agreement import MEASURES
 from carto_core.store.reader import Run
 from carto_core.store.rundir import now, resolve_runs_root, update_manifest, write_json
 from carto_core.workflows import light
@@ -96,8 +97,10 @@ QUESTIONS = {
     "AUC, canaries inserted once": lambda score: _auc(score, "inserted", "once"),
     "average precision, recited by the twin": lambda score: _whole(score).get("average_precision"),
     "recall in the first 10 %, recited by the twin": lambda score: (_whole(score).get("recall") or {}).get("0.1"),
-    "Spearman with counterfactual memorization": lambda score: (score.get("counterfactual") or {}).get("among_all"),
-    "Spearman with self-influence": lambda score: (score.get("self_influence") or {}).get("among_all"),
+    **{
+        f"Spearman with {title}": lambda score, measure=measure: (score.get(measure) or {}).get("among_all")
+        for measure, title in MEASURES.items()
+    },
 }
 
 

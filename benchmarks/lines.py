@@ -176,14 +176,18 @@ def measure_cell(experiment: Experiment, run: Run, cell: Cell, *, seeds: int) ->
 
 
 def effect(arms: list[dict[str, Any]], metric: str, against: str) -> dict[str, Any]:
-    """Return plan minus another arm, paired by seed: mean, 95 % t interval, exact sign-flip p. Loss also as perplexity."""
+    """Return plan minus another arm, paired by seed: mean, 95 % t interval, exact sign-flip p. Loss also as perplexity.
+
+    None where it cannot be had: a corpus without repeated texts has no natural extraction.
+    """
     values = {arm: {a["seed"]: metric_of(a, metric) for a in arms if a["arm"] == arm} for arm in ("plan", against)}
     differences = np.array([values["plan"][seed] - values[against][seed] for seed in sorted(values["plan"])])
     mean, (low, high) = paired_interval(differences)
-    found = {"metric": metric, "against": against, "estimate": mean, "low": low, "high": high}
+    found: dict[str, Any] = {"metric": metric, "against": against, "estimate": mean, "low": low, "high": high}
     if metric == "ppl_nats":
         found |= {f"{name}_percent": 100 * float(np.expm1(found[name])) for name in ("estimate", "low", "high")}
-    return found | {"p": sign_flip_p(differences)}
+    found["p"] = sign_flip_p(differences)
+    return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in found.items()}
 
 
 def _facts(experiment: Experiment, arm: dict[str, Any]) -> dict[str, Any]:

@@ -177,6 +177,8 @@ def _means(line: dict[str, Any], metric: str, *, digits: int = 2) -> list[str]:
 
 
 def _difference(effect: dict[str, Any], *, digits: int = 2) -> str:
+    if effect["estimate"] is None:
+        return "none to extract"
     estimate, low, high = (f"{effect[name]:+.{digits}f}" for name in ("estimate", "low", "high"))
     return f"{estimate} [{low}, {high}]"
 

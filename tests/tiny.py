@@ -209,7 +209,8 @@ def _probe(rng, run, rows):
         "near_duplicates": {"near_duplicates": size[group] - 1, "near_group": group},
         "passes": {name: gap + rng.normal(0, 1, len(rows)) for name in ("min_k", "min_k_pp", "recitation")},
         "twin": {"extracted": extracted, "exposed": np.where(planted, copies >= 2, np.nan)},
-        "folds": {"two_fold_gap": gap, "held_out_gap": gap, "normalised_gap": gap / 10, "counterfactual": truth},
+        "folds": {"two_fold_gap": gap, "held_out_gap": gap, "normalised_gap": gap / 10, "counterfactual": truth}
+        | {"two_fold_normalised": gap / 10, "counterfactual_accuracy": np.tanh(truth)},
     }
     for name, values in columns.items():
         write_probe(run.files, name, {c: np.asarray(v, np.float32) for c, v in values.items()})

@@ -19,7 +19,15 @@ from carto_core.engine.loop import train
 from carto_core.engine.run_corpus import RunCorpus, load_run_corpus
 from carto_core.engine.side_by_side import Told, num_workers, run_side_by_side
 from carto_core.probes.probing import Probing
-from carto_core.store.folds import Folds, counterfactual, held_out_gap, normalised_gap, write_folds
+from carto_core.store.folds import (
+    Folds,
+    counterfactual,
+    counterfactual_accuracy,
+    held_out_gap,
+    normalised_gap,
+    only,
+    write_folds,
+)
 from carto_core.store.reader import open_run
 from carto_core.store.rundir import replacing
 from carto_core.types import Bool, Float32, Int32
@@ -28,22 +36,25 @@ SEED_STEP = 2000
 
 
 def fold_columns(probing: Probing) -> dict[str, Float32]:
-    """Return the gaps and the counterfactual memorization of every sample, in nats per token (the normalised in [-1, 1]).
+    """Return the gaps and the counterfactual memorization of every sample, in nats per token (normalised in [-1, 1]).
 
-    `two_fold_gap`: first pair alone. `held_out_gap`, `normalised_gap`: the first half of the pairs. `counterfactual` and
-    its standard error: the other half (arXiv 2112.12938, in its loss form: mean loss of models without the sample minus
-    that of models with it).
+    `two_fold_gap`, `two_fold_normalised`: first pair alone. `held_out_gap`, `normalised_gap`: the first half of the pairs.
+    `counterfactual` (mean loss of models without the sample minus that of models with it), `counterfactual_accuracy` (mean
+    accuracy with minus without, as arXiv 2112.12938 has it) and their standard errors: the other half.
     """
     folds = _all_folds(probing)
     write_folds(probing.run.files, folds)
-    mine = _pairs(folds, range(_num_scoring(folds)))
-    truth, error = counterfactual(judging(folds))
+    first, mine = _pairs(folds, [0]), _pairs(folds, range(_num_scoring(folds)))
+    in_loss, in_accuracy = counterfactual(judging(folds)), counterfactual_accuracy(judging(folds))
     return {
-        "two_fold_gap": held_out_gap(_pairs(folds, [0])),
+        "two_fold_gap": held_out_gap(first),
+        "two_fold_normalised": normalised_gap(first),
         "held_out_gap": held_out_gap(mine),
         "normalised_gap": normalised_gap(mine),
-        "counterfactual": truth,
-        "counterfactual_se": error,
+        "counterfactual": in_loss[0],
+        "counterfactual_se": in_loss[1],
+        "counterfactual_accuracy": in_accuracy[0],
+        "counterfactual_accuracy_se": in_accuracy[1],
     }
 
 
@@ -80,7 +91,7 @@ def half_of(unit: Int32, *, pair: int, seed: int) -> Bool:
 def _all_folds(probing: Probing) -> Folds:
     pieces = [(pair, side) for pair in range(probing.models // 2) for side in (0, 1)]
     unit = fold_units(probing.corpus, near_duplicates(probing.corpus.texts).group_id)
-    paths = [probing.folder / f"fold-{pair:03d}-{side}.npz" for pair, side in pieces]
+    paths = [probing.folder / f"half-{pair:03d}-{side}.npz" for pair, side in pieces]
     run_side_by_side(
         _train_fold,
         [(probing.run.files.path, unit, pair, side) for pair, side in pieces],
@@ -95,12 +106,24 @@ def _all_folds(probing: Probing) -> Folds:
         losses=np.stack([f["losses"] for f in found]),
         validation_losses=np.stack([f["validation_losses"] for f in found]),
         seeds=np.array([int(f["seed"]) for f in found]),
+        accuracies=np.stack([f["accuracies"] for f in found]),
     )
 
 
+def accuracies(correct: Float32, offsets: np.ndarray) -> Float32:
+    """Return float32[N]: each text's share of right tokens; NaN for an empty text.
+
+    Args:
+        correct: float32[sum of lengths], 1 or 0 a token.
+        offsets: int64[N + 1], where each text's tokens begin.
+    """
+    running = np.concatenate([[0.0], np.cumsum(correct, dtype=np.float64)])
+    with np.errstate(invalid="ignore"):
+        return ((running[offsets[1:]] - running[offsets[:-1]]) / np.diff(offsets)).astype(np.float32)
+
+
 def _pairs(folds: Folds, pairs: Sequence[int]) -> Folds:
-    rows = [2 * pair + side for pair in pairs for side in (0, 1)]
-    return Folds(folds.trained_on[rows], folds.losses[rows], folds.validation_losses[rows], folds.seeds[rows])
+    return only(folds, [2 * pair + side for pair in pairs for side in (0, 1)])
 
 
 def _train_fold(run_path: Path, unit: Int32, pair: int, side: int, path: Path) -> None:
@@ -121,6 +144,7 @@ def _train_fold(run_path: Path, unit: Int32, pair: int, side: int, path: Path) -
             file,
             trained_on=trained_on,
             losses=task.measure(trained.model, trained.device),
+            accuracies=accuracies(task.token_statistics(trained.model, trained.device).correct, corpus.train.offsets),
             validation_losses=corpus.task(config, corpus.validation).measure(trained.model, trained.device),
             seed=seed,
         )

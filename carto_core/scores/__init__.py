@@ -310,6 +310,15 @@ SCORES: dict[str, Score] = {
             probe="folds",
         ),
         Score(
+            name="two_fold_normalised",
+            title="Held-out gap, two-fold, normalised",
+            unit="share",
+            higher_means="The two-fold gap is a larger part of the loss: (out - in) / (out + in); one model each.",
+            memorized_when="high",
+            source="ours, after LayerMem's normalisation (arXiv 2409.19069)",
+            probe="folds",
+        ),
+        Score(
             name="held_out_gap",
             title="Held-out gap",
             unit="nats per token",

@@ -11,7 +11,11 @@ from scipy.stats import rankdata
 from carto_core.scores import SCORES
 from carto_core.types import Bool, Float32, Float64, Int32, SampleTable
 
-MEASURES = ("counterfactual", "self_influence")
+MEASURES = {
+    "counterfactual": "counterfactual memorization, in loss",
+    "counterfactual_accuracy": "counterfactual memorization, in accuracy",
+    "self_influence": "self-influence",
+}
 NUM_RESAMPLES = 500
 
 

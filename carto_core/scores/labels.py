@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
 MIN_REPEATS = 2
 EXPOSED_REFERENCES = 1000
-TRUTHS = ("extracted", "exposed", "counterfactual", "counterfactual_se")  # probe columns that judge, and are no scores
+TRUTHS = (
+    "extracted",
+    "exposed",
+    "counterfactual",
+    "counterfactual_se",
+    "counterfactual_accuracy",
+    "counterfactual_accuracy_se",
+)  # probe columns that judge, and are no scores
 
 
 @dataclass(frozen=True, slots=True)

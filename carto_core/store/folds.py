@@ -1,4 +1,4 @@
-"""Losses of models that were each trained on a part of the samples, and what they say of each sample.
+"""Losses and accuracies of models that were each trained on a part of the samples, and what they say of each sample.
 
 `probes/models/folds.parquet` holds them: one row a model and text, so that both splits are replaced at once.
 Models come in complementary pairs (2j, 2j + 1): what one of a pair was trained on, the other was not.
@@ -7,6 +7,7 @@ Models come in complementary pairs (2j, 2j + 1): what one of a pair was trained 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,7 @@ SCHEMA = pa.schema(
         ("row", pa.int32()),  # sample_id, or place in the validation table
         ("trained_on", pa.bool_()),
         ("loss", pa.float32()),
+        ("accuracy", pa.float32()),  # NaN for validation texts
     ]
 )
 
@@ -41,15 +43,18 @@ class Folds:
         losses: float32[K, N], mean nats per token; NaN for an empty text.
         validation_losses: float32[K, V], of texts that no model saw.
         seeds: int64[K], of each model's training.
+        accuracies: float32[K, N], share of a sample's tokens that the model holds most probable, each after the true ones
+            before it; NaN for an empty text.
     """
 
     trained_on: Bool
     losses: Float32
     validation_losses: Float32
     seeds: np.ndarray
+    accuracies: Float32
 
     def __post_init__(self) -> None:
-        assert self.trained_on.shape == self.losses.shape
+        assert self.trained_on.shape == self.losses.shape == self.accuracies.shape
         assert len(self.losses) == len(self.validation_losses) == len(self.seeds)
 
     def __len__(self) -> int:
@@ -95,11 +100,11 @@ def read_folds(run: RunDir) -> Folds | None:
     columns = {name: table[name].to_numpy() for name in SCHEMA.names}
     num_models = int(columns["model"].max(initial=-1)) + 1
     is_train = columns["split"] == "train"
-    seen, losses = (_square(columns, is_train, name, num_models) for name in ("trained_on", "loss"))
+    seen, losses, right = (_square(columns, is_train, n, num_models) for n in ("trained_on", "loss", "accuracy"))
     held_out, seeds = (_square(columns, ~is_train, name, num_models) for name in ("loss", "seed"))
-    if seen is None or losses is None or held_out is None or seeds is None:
+    if seen is None or losses is None or right is None or held_out is None or seeds is None:
         raise RunCorrupt(f"{run.folds} lacks losses of some models; train the fold models again")
-    return Folds(seen, losses, held_out, seeds[:, 0])
+    return Folds(seen, losses, held_out, seeds[:, 0], right)
 
 
 def held_out_gap(folds: Folds) -> Float32:
@@ -107,13 +112,23 @@ def held_out_gap(folds: Folds) -> Float32:
 
     Higher = more memorized. NaN where either kind of model is missing.
     """
-    with_it, without = _moments(folds)
+    with_it, without = _moments(folds, folds.losses)
     return (without.mean - with_it.mean).astype(np.float32)
+
+
+def accuracy_gap(folds: Folds) -> Float32:
+    """Return float32[N]: mean accuracy of the models with the sample minus that of the models without it, in [-1, 1].
+
+    Counterfactual memorization as it was defined (Zhang et al., arXiv 2112.12938, per-token accuracy). Higher = more
+    memorized; NaN where either kind of model is missing.
+    """
+    with_it, without = _moments(folds, folds.accuracies)
+    return (with_it.mean - without.mean).astype(np.float32)
 
 
 def normalised_gap(folds: Folds) -> Float32:
     """Return float32[N]: (out - in) / (out + in) of the same two means, in [-1, 1]; NaN also where both are zero."""
-    with_it, without = _moments(folds)
+    with_it, without = _moments(folds, folds.losses)
     total = without.mean + with_it.mean
     return _ratio(without.mean - with_it.mean, total).astype(np.float32)
 
@@ -121,18 +136,26 @@ def normalised_gap(folds: Folds) -> Float32:
 def counterfactual(folds: Folds) -> tuple[Float32, Float32]:
     """Return counterfactual memorization in loss and its standard error (after Zhang et al., arXiv 2112.12938).
 
-    The estimate is `held_out_gap`; the error sqrt(s_in^2 / n_in + s_out^2 / n_out), s^2 the unbiased variances.
-
     Returns:
-        float32[N] twice, nats per token; the error is NaN with fewer than two models of either kind.
+        float32[N] twice, nats per token: `held_out_gap`, and its error, NaN with fewer than two models of either kind.
     """
-    with_it, without = _moments(folds)
+    return held_out_gap(folds), _standard_error(folds, folds.losses)
+
+
+def counterfactual_accuracy(folds: Folds) -> tuple[Float32, Float32]:
+    """Return counterfactual memorization in accuracy, as it was defined: `accuracy_gap`, and its standard error."""
+    return accuracy_gap(folds), _standard_error(folds, folds.accuracies)
+
+
+def _standard_error(folds: Folds, values: Float32) -> Float32:
+    """Return float32[N]: sqrt(s_in^2 / n_in + s_out^2 / n_out), s^2 the unbiased variances of the two kinds of models."""
+    with_it, without = _moments(folds, values)
     error = np.sqrt(_ratio(with_it.variance, with_it.count) + _ratio(without.variance, without.count))
-    return held_out_gap(folds), error.astype(np.float32)
+    return error.astype(np.float32)
 
 
-def split_half_reliability(folds: Folds, seed: int) -> Reliability:
-    """Return how repeatable `held_out_gap` is: its rank correlation between two random halves of the models.
+def split_half_reliability(folds: Folds, seed: int, *, gap: Callable[[Folds], Float32] = held_out_gap) -> Reliability:
+    """Return how repeatable a gap is: its rank correlation between two random halves of the models.
 
     Pairs stay together, so that every half has seen every sample; with an odd number of pairs one sits out, another in
     each of NUM_SPLITS halvings; a last model without a partner is left out.
@@ -140,6 +163,7 @@ def split_half_reliability(folds: Folds, seed: int) -> Reliability:
     Args:
         folds: the models.
         seed: of the halvings.
+        gap: `held_out_gap` or `accuracy_gap`.
     """
     pairs = np.arange(len(folds) // 2 * 2).reshape(-1, 2)
     size = len(pairs) // 2
@@ -150,7 +174,7 @@ def split_half_reliability(folds: Folds, seed: int) -> Reliability:
     for _ in range(NUM_SPLITS):
         order = rng.permutation(len(pairs))
         halves = [pairs[order[start : start + size]].ravel() for start in (0, size)]
-        found.append(_spearman(*(held_out_gap(_only(folds, half)) for half in halves)))
+        found.append(_spearman(*(gap(only(folds, half)) for half in halves)))
     spearman = float(np.mean(found))
     corrected = 2 * spearman / (1 + spearman) if spearman > -1 else math.nan
     return Reliability(spearman, corrected, math.sqrt(corrected) if corrected >= 0 else math.nan)
@@ -165,16 +189,16 @@ class _Moments:
     variance: Float64
 
 
-def _moments(folds: Folds) -> tuple[_Moments, _Moments]:
-    """Return the moments of the losses of the models with the sample, and of those without."""
-    losses = folds.losses.astype(np.float64)
-    return _masked(losses, folds.trained_on), _masked(losses, ~folds.trained_on)
+def _moments(folds: Folds, values: Float32) -> tuple[_Moments, _Moments]:
+    """Return the moments of float32[K, N] over the models with the sample, and over those without."""
+    wide = values.astype(np.float64)
+    return _masked(wide, folds.trained_on), _masked(wide, ~folds.trained_on)
 
 
-def _masked(losses: Float64, mask: Bool) -> _Moments:
+def _masked(values: Float64, mask: Bool) -> _Moments:
     count = mask.sum(axis=0).astype(np.float64)
-    mean = _ratio(np.where(mask, losses, 0.0).sum(axis=0), count)
-    squares = np.where(mask, (losses - mean) ** 2, 0.0).sum(axis=0)
+    mean = _ratio(np.where(mask, values, 0.0).sum(axis=0), count)
+    squares = np.where(mask, (values - mean) ** 2, 0.0).sum(axis=0)
     return _Moments(count, mean, _ratio(squares, count - 1))
 
 
@@ -183,8 +207,10 @@ def _ratio(above: Float64, below: Float64) -> Float64:
     return np.where(below > 0, above / np.where(below > 0, below, 1.0), np.nan)
 
 
-def _only(folds: Folds, models: np.ndarray) -> Folds:
-    return Folds(folds.trained_on[models], folds.losses[models], folds.validation_losses[models], folds.seeds[models])
+def only(folds: Folds, models: np.ndarray | list[int]) -> Folds:
+    """Return some of the models."""
+    names = ("trained_on", "losses", "validation_losses", "seeds", "accuracies")
+    return Folds(**{name: getattr(folds, name)[models] for name in names})
 
 
 def _spearman(a: Float32, b: Float32) -> float:
@@ -200,6 +226,7 @@ def _rows(folds: Folds, split: str) -> pa.Table:
     losses = folds.losses if split == "train" else folds.validation_losses
     num_models, num_texts = losses.shape
     seen = folds.trained_on if split == "train" else np.zeros(losses.shape, bool)
+    right = folds.accuracies if split == "train" else np.full(losses.shape, np.nan)
     return pa.table(
         {
             "model": np.repeat(np.arange(num_models, dtype=np.int16), num_texts),
@@ -208,6 +235,7 @@ def _rows(folds: Folds, split: str) -> pa.Table:
             "row": np.tile(np.arange(num_texts, dtype=np.int32), num_models),
             "trained_on": seen.ravel(),
             "loss": losses.astype(np.float32).ravel(),
+            "accuracy": right.astype(np.float32).ravel(),
         },
         schema=SCHEMA,
     )

@@ -35,9 +35,9 @@ def default_label(run: Run) -> str:
     return _default_label(str(run.files.path), run.version)
 
 
-def agreement_of(run: Run) -> dict[str, dict[str, Any]]:
-    """Return by score the rank correlation with counterfactual memorization; empty where no fold models were trained."""
-    return _agreement(str(run.files.path), run.version)
+def agreement_of(run: Run, measure: str) -> dict[str, dict[str, Any]]:
+    """Return by score the rank correlation with a truth of the fold models; empty where none were trained."""
+    return _agreement(str(run.files.path), run.version, measure)
 
 
 def recommended(run: Run) -> Recommendation:
@@ -96,9 +96,9 @@ def _default_label(path: str, version: tuple[int, int]) -> str:
 
 
 @st.cache_resource(max_entries=4, show_spinner="Comparing ranks ...")
-def _agreement(path: str, version: tuple[int, int]) -> dict[str, dict[str, Any]]:
+def _agreement(path: str, version: tuple[int, int], measure: str) -> dict[str, dict[str, Any]]:
     table = _table(path, version)
-    return agreement(table, table.truth["counterfactual"]) if "counterfactual" in table.truth else {}
+    return agreement(table, table.truth[measure]) if measure in table.truth else {}
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

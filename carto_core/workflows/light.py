@@ -164,8 +164,8 @@ def describe_scores(run: Run, *, table: SampleTable | None = None) -> dict[str, 
     """Return every score with its definition, and its quality against every truth that the run has, JSON-ready.
 
     By name: `title, unit, higher_means, memorized_when, source, is_baseline`, `not_run` (a sentence, or None), `quality`
-    by label, role (those that may be looked at) and part, and the rank correlations `counterfactual` and `self_influence`,
-    each where its probe was run.
+    by label, role (those that may be looked at) and part, and the rank correlations with the measures in
+    `agreement.MEASURES`, each where its probe was run.
     """
     table = table or load_table(run)
     canaries = run.canaries()

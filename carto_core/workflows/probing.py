@@ -11,7 +11,7 @@ from typing import Any
 from carto_core.errors import ConfigError, UnknownNameError
 from carto_core.probes import DEFAULT_MODELS, PROBES
 from carto_core.probes.probing import Probing
-from carto_core.store.folds import read_folds, split_half_reliability
+from carto_core.store.folds import accuracy_gap, held_out_gap, read_folds, split_half_reliability
 from carto_core.store.probes import write_probe
 from carto_core.store.reader import Run
 from carto_core.store.rundir import write_json
@@ -80,9 +80,15 @@ def _fold_facts(run: Run, models: int) -> dict[str, Any]:
 
     folds = read_folds(run.files)
     assert folds is not None
-    found = dataclasses.asdict(split_half_reliability(judging(folds), seed=run.manifest["seed"]))
-    known = {name: None if math.isnan(value) else value for name, value in found.items()}
-    facts = {"models": models, "judging": len(judging(folds)), **known}
+    seed = run.manifest["seed"]
+    in_loss, in_accuracy = (
+        {
+            name: None if math.isnan(value) else value
+            for name, value in dataclasses.asdict(split_half_reliability(judging(folds), seed, gap=gap)).items()
+        }
+        for gap in (held_out_gap, accuracy_gap)
+    )
+    facts = {"models": models, "judging": len(judging(folds)), **in_loss, "accuracy": in_accuracy}
     write_json(run.files.probes / "folds.json", facts)
     return facts
 

@@ -82,7 +82,8 @@ def folds_of(corpus, *, models=6, seed=0):
     trained_on = np.stack([half, ~half], axis=1).reshape(models, -1)[:, corpus.group_id]
     losses = rng.normal(5, 0.3, trained_on.shape) - 1.5 * trained_on
     held_out = rng.normal(5, 0.3, (models, len(corpus.validation)))
-    return Folds(trained_on, losses.astype(np.float32), held_out.astype(np.float32), np.arange(models))
+    unknown = np.full(losses.shape, np.nan, np.float32)
+    return Folds(trained_on, losses.astype(np.float32), held_out.astype(np.float32), np.arange(models), unknown)
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +271,9 @@ def test_the_reference_takes_away_what_is_easy_about_a_text(subject):
 
 def test_fold_models_of_another_corpus_are_refused(subject):
     folds = folds_of(subject.corpus)
-    other = Folds(folds.trained_on[:, 1:], folds.losses[:, 1:], folds.validation_losses, folds.seeds)
+    other = Folds(
+        folds.trained_on[:, 1:], folds.losses[:, 1:], folds.validation_losses, folds.seeds, folds.accuracies[:, 1:]
+    )
 
     with pytest.raises(RunCorrupt, match="fold models know"):
         audit_membership(dataclasses.replace(subject, folds=other))

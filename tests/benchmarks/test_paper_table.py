@@ -86,6 +86,17 @@ def test_an_effect_is_paired_by_seed_and_its_loss_also_a_perplexity():
     assert found["p"] == 0.25
 
 
+def test_an_effect_that_cannot_be_had_is_none():
+    facts = [
+        {"arm": arm, "seed": s, "natural_extraction": {"k": 0, "n": 0}} for arm in ("plan", "control") for s in (0, 1)
+    ]
+
+    found = effect(facts, "natural_extraction", "control")
+
+    assert found["estimate"] is found["low"] is found["p"] is None
+    assert json.dumps(found, allow_nan=False)
+
+
 def test_a_line_is_measured_again_only_for_other_settings_or_more_seeds(tmp_path):
     experiment, cell = pruning(tmp_path, 1000), Cell("oracle", 0.1, "steps")
     facts = {"config": experiment.config("demo").to_dict(), "lines": [asdict(cell) | {"seeds": [0, 1, 2]}]}

@@ -8,10 +8,10 @@ from carto_core.corpus.near_duplicates import near_duplicates
 from carto_core.engine.run_corpus import load_run_corpus
 from carto_core.errors import ConfigError, UnknownNameError
 from carto_core.probes import PROBES
-from carto_core.probes.folds import fold_units, half_of
+from carto_core.probes.folds import accuracies, fold_units, half_of
 from carto_core.scores import SCORES
 from carto_core.scores.labels import TRUTHS
-from carto_core.store.folds import counterfactual, held_out_gap, read_folds
+from carto_core.store.folds import accuracy_gap, counterfactual, held_out_gap, only, read_folds
 from carto_core.store.probes import read_probes, write_probe
 from carto_core.store.reader import open_run
 from carto_core.store.rundir import RunDir
@@ -37,7 +37,7 @@ def test_every_probe_fills_its_columns_for_every_sample(probed):
         for name in probe.columns:
             assert columns[name].shape == (run.num_samples,)
             # of two judging models one saw a sample and one did not: no spread, so no standard error
-            assert np.isfinite(columns[name]).any() or name == "counterfactual_se", name
+            assert np.isfinite(columns[name]).any() or name.startswith("counterfactual"), name
 
 
 def test_probed_scores_enter_the_scores_table_and_no_truth_does(probed):
@@ -69,11 +69,10 @@ def test_no_score_is_judged_by_the_models_that_it_was_made_of(probed):
     run, done = probed
     folds, columns = read_folds(run.files), read_probes(run.files, num_samples=run.num_samples)
 
-    def part(rows):
-        return type(folds)(folds.trained_on[rows], folds.losses[rows], folds.validation_losses[rows], folds.seeds[rows])
-
-    np.testing.assert_array_equal(columns["held_out_gap"], held_out_gap(part([0, 1])))
-    np.testing.assert_array_equal(columns["counterfactual"], counterfactual(part([2, 3]))[0])
+    np.testing.assert_array_equal(columns["held_out_gap"], held_out_gap(only(folds, [0, 1])))
+    np.testing.assert_array_equal(columns["counterfactual"], counterfactual(only(folds, [2, 3]))[0])
+    np.testing.assert_array_equal(columns["counterfactual_accuracy"], accuracy_gap(only(folds, [2, 3])))
+    assert np.isfinite(columns["counterfactual_accuracy"]).any()
     assert done["folds"]["judging"] == 2
     assert len(set(folds.seeds.tolist())) == 4
 
@@ -88,6 +87,14 @@ def test_a_pair_of_models_shares_out_the_corpus_and_keeps_copies_together(probed
     for model in folds.trained_on:
         for rows in (corpus.group_id, np.nan_to_num(corpus.canary_id, nan=-1 - corpus.group_id)):
             assert all(len(set(model[rows == unit])) == 1 for unit in np.unique(rows))
+
+
+def test_accuracies_are_shares_of_a_texts_right_tokens():
+    offsets = np.array([0, 2, 2, 6])
+
+    found = accuracies(np.float32([1, 0, 1, 1, 1, 0]), offsets)
+
+    np.testing.assert_array_equal(found, np.float32([0.5, np.nan, 0.75]))
 
 
 def test_units_join_near_copies_and_the_copies_of_a_canary():

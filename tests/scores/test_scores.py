@@ -28,6 +28,7 @@ CONTRACT = [
     "el2n",
     "self_influence",
     "two_fold_gap",
+    "two_fold_normalised",
     "held_out_gap",
     "normalised_gap",
 ]

@@ -7,9 +7,12 @@ import pytest
 from carto_core.errors import RunCorrupt
 from carto_core.store.folds import (
     Folds,
+    accuracy_gap,
     counterfactual,
+    counterfactual_accuracy,
     held_out_gap,
     normalised_gap,
+    only,
     read_folds,
     split_half_reliability,
     write_folds,
@@ -26,6 +29,7 @@ def by_hand():
         losses=np.float32([[1, 5, 2], [4, 3, 2], [2, 4, 2], [6, 9, 2]]),
         validation_losses=np.float32([[7, 8], [7, 9], [6, 8], [5, 5]]),
         seeds=np.array([10, 10, 11, 11]),
+        accuracies=np.float32([[1, 0.25, 0.5], [0.5, 0.5, 0.5], [0.5, 0.25, 0.5], [0.25, 0.5, 0.5]]),
     )
 
 
@@ -36,7 +40,8 @@ def simulated(*, models=16, samples=3000, gap_spread=1.0, noise=1.0, seed=0):
     first = rng.random((models // 2, samples)) < 0.5
     trained_on = np.stack([first, ~first], axis=1).reshape(models, samples)
     losses = 5 - gap * trained_on + rng.normal(0, noise, (models, samples))
-    return Folds(trained_on, losses.astype(np.float32), np.zeros((models, 3), np.float32), np.arange(models))
+    unknown = np.full(losses.shape, np.nan, np.float32)
+    return Folds(trained_on, losses.astype(np.float32), np.zeros((models, 3), np.float32), np.arange(models), unknown)
 
 
 def slow(folds, sample):
@@ -54,6 +59,16 @@ def slow(folds, sample):
     return found
 
 
+def test_the_accuracy_gap_by_hand_with_its_error():
+    # sample 0: in 1, 0.5; out 0.5, 0.25. sample 1: in 0.5, 0.25; out 0.25, 0.5. sample 2: nothing without it
+    estimate, error = counterfactual_accuracy(by_hand())
+
+    np.testing.assert_allclose(estimate, [0.375, 0, NAN])
+    np.testing.assert_array_equal(estimate, accuracy_gap(by_hand()))
+    by_formula = [math.sqrt(0.125 / 2 + 0.03125 / 2), math.sqrt(0.03125 / 2 + 0.03125 / 2), NAN]
+    np.testing.assert_allclose(error, by_formula, rtol=1e-6)
+
+
 def test_the_gap_by_hand():
     # sample 0: out 4, 6; in 1, 2. sample 1: out 5, 9; in 3, 4. sample 2: nothing without it
     np.testing.assert_allclose(held_out_gap(by_hand()), [3.5, 3.5, NAN])
@@ -65,7 +80,7 @@ def test_the_gap_by_hand():
 
 def test_one_model_of_a_kind_gives_a_gap_but_no_error():
     whole = by_hand()
-    pair = Folds(whole.trained_on[:2], whole.losses[:2], whole.validation_losses[:2], whole.seeds[:2])
+    pair = only(whole, [0, 1])
     estimate, error = counterfactual(pair)
 
     np.testing.assert_allclose(estimate, [3, 2, NAN])
@@ -122,7 +137,7 @@ def test_pairs_stay_together_so_that_each_half_saw_every_sample():
 def test_too_few_models_or_no_spread_is_unknown():
     for models in (2, 3):
         whole = simulated(models=4, samples=20)
-        few = Folds(*(part[:models] for part in (whole.trained_on, whole.losses, whole.validation_losses, whole.seeds)))
+        few = only(whole, list(range(models)))
         assert math.isnan(split_half_reliability(few, 0).spearman)
     assert math.isnan(split_half_reliability(simulated(gap_spread=0.0, noise=0.0), 0).spearman)
 

@@ -270,11 +270,10 @@ def _detectors(corpora: dict[str, Any] | None) -> None:
         return
     st.markdown("**AUC against what a twin model gives back** (extracted; report half; 0.5 is chance, 95 % intervals)")
     _whole(_by_score(corpora, _auc))
-    for measure in MEASURES:
+    for measure, title in MEASURES.items():
         cell = partial(_spearman, measure=measure)
         if any(cell(facts, name) for facts in corpora.values() for name in facts["scores"]):
-            title = SCORES[measure].title if measure in SCORES else "Counterfactual memorization"
-            st.markdown(f"**Rank correlation with {title.lower()}** (Spearman, all samples, 95 % intervals)")
+            st.markdown(f"**Rank correlation with {title}** (Spearman, all samples, 95 % intervals)")
             _whole(_by_score(corpora, cell))
     for name, facts in corpora.items():
         st.caption(f"{name}: {_said_of(facts)}")

@@ -179,7 +179,8 @@ def _said(estimate: Estimate, *, percent: bool = False) -> str:
 
 def _folds(run: Run) -> None:
     """Show the rank correlation with counterfactual memorization, and what its own noise allows."""
-    facts, agreed = light.fold_facts(run), cache.agreement_of(run)
+    facts, agreed = light.fold_facts(run), cache.agreement_of(run, "counterfactual")
+    in_accuracy = cache.agreement_of(run, "counterfactual_accuracy")
     if facts is None or not agreed:
         return
     st.markdown("**Does a score rank samples as models without them would?** (counterfactual memorization)")
@@ -187,8 +188,9 @@ def _folds(run: Run) -> None:
     rows = [
         {
             "score": SCORES[name].title,
-            "Spearman, all samples": _correlation(parts["among_all"]),
-            "Spearman, the corpus's own": _correlation(parts["among_natural"]),
+            "Spearman, in loss": _correlation(parts["among_all"]),
+            "in loss, the corpus's own": _correlation(parts["among_natural"]),
+            **({"in accuracy": _correlation(in_accuracy[name]["among_all"])} if name in in_accuracy else {}),
         }
         for name, parts in sorted(agreed.items(), key=lambda item: -(item[1]["among_all"]["value"] or -2))
         if parts["among_all"]["value"] is not None
