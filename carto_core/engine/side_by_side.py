@@ -9,10 +9,12 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Sequence
-from multiprocessing.pool import AsyncResult
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+from carto_core.errors import RunError
 from carto_core.store.rundir import append_progress, last_progress
 from carto_core.types import Progress
 
@@ -50,14 +52,29 @@ def run_side_by_side(
         stage: what progress calls it.
         progress: told how many pieces' worth of work is done; may raise to stop, which ends the processes. Pieces that
             were finished by then stay.
+
+    Raises:
+        RunError: a process died without an error of its own, as one does that the system kills for its memory.
     """
     missing = {path: piece for path, piece in zip(paths, pieces, strict=True) if not path.is_file()}
     if not missing:
         return
+    others = set(multiprocessing.active_children())
     # spawn: a forked child would inherit torch's thread pool in a state that may hang
-    with multiprocessing.get_context("spawn").Pool(min(workers, len(missing)), maxtasksperchild=1) as pool:
-        waiting = [pool.apply_async(function, (*piece, path)) for path, piece in missing.items()]
+    pool = ProcessPoolExecutor(min(workers, len(missing)), mp_context=multiprocessing.get_context("spawn"))
+    try:
+        waiting = [pool.submit(function, *piece, path) for path, piece in missing.items()]
         _watch(waiting, list(missing), stage, progress)
+    except BrokenProcessPool:
+        raise RunError(
+            f"{stage}: a process died before it was done, perhaps for lack of memory ({workers} ran at a time); what was "
+            "finished is kept, start again to go on"
+        ) from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in set(multiprocessing.active_children()) - others:
+            child.terminate()
+            child.join()
 
 
 class Told:
@@ -79,15 +96,15 @@ class Told:
         self.path.unlink(missing_ok=True)
 
 
-def _watch(waiting: list[AsyncResult[None]], paths: list[Path], stage: str, progress: Progress) -> None:
+def _watch(waiting: list[Future[None]], paths: list[Path], stage: str, progress: Progress) -> None:
     """Wait for all pieces, telling progress; raise what a piece raised."""
     while True:
         shares = [1.0 if path.is_file() else _share_done(path) for path in paths]
         progress(stage, sum(shares), len(paths))
         for result in waiting:
-            if result.ready():
-                result.get()
-        if all(result.ready() for result in waiting):
+            if result.done():
+                result.result()
+        if all(result.done() for result in waiting):
             return
         time.sleep(POLL_S)
 

@@ -1,6 +1,62 @@
+import multiprocessing
 import os
+import time
 
-from carto_core.engine.side_by_side import num_workers
+import pytest
+
+from carto_core.engine.side_by_side import num_workers, run_side_by_side
+from carto_core.errors import Cancelled, RunError
+
+
+def write(text, path):
+    path.write_text(text)
+
+
+def die(text, path):
+    os._exit(9)
+
+
+def fail(text, path):
+    raise ValueError(text)
+
+
+def sleep(text, path):
+    time.sleep(60)
+
+
+def run(function, root, *, progress=lambda *_: None):
+    paths = [root / name for name in "abc"]
+    run_side_by_side(function, [(p.name,) for p in paths], paths, workers=2, stage="testing", progress=progress)
+    return paths
+
+
+def test_every_piece_writes_its_file_and_one_that_is_there_is_left_alone(tmp_path):
+    (tmp_path / "b").write_text("made before")
+
+    assert [path.read_text() for path in run(write, tmp_path)] == ["a", "made before", "c"]
+
+
+def test_a_process_that_dies_is_an_error_and_not_a_wait(tmp_path):
+    with pytest.raises(RunError, match="testing: a process died before it was done"):
+        run(die, tmp_path)
+
+
+def test_a_pieces_own_error_is_told(tmp_path):
+    with pytest.raises(ValueError, match="a"):
+        run(fail, tmp_path)
+
+
+def test_to_cancel_leaves_no_process(tmp_path):
+    def cancel(stage, done, total):
+        if multiprocessing.active_children():
+            raise Cancelled("enough")
+
+    before = time.monotonic()
+    with pytest.raises(Cancelled):
+        run(sleep, tmp_path, progress=cancel)
+
+    assert time.monotonic() - before < 30
+    assert not multiprocessing.active_children()
 
 
 def manifest(device, threads):
