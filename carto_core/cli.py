@@ -318,11 +318,15 @@ def probe(*, run: str, runs_root: str | None, as_json: bool, names: tuple[str, .
 @cli.command()
 @_run_command
 @click.argument("names", nargs=-1, metavar="[NAME ...]")
-def audit(*, run: str, runs_root: str | None, as_json: bool, names: tuple[str, ...]) -> None:
+@click.option(
+    "--references", type=click.IntRange(min=1), default=None, help="Secrets that an exposure is sampled among.  [1000]"
+)
+def audit(*, run: str, runs_root: str | None, as_json: bool, names: tuple[str, ...], references: int | None) -> None:
     """Audit the trained model; without a NAME, in every way."""
     from carto_core.workflows.auditing import audit_run
 
-    results = audit_run(open_run(run, runs_root), names)
+    options = {"exposure": {"num_references": references}} if references else None
+    results = audit_run(open_run(run, runs_root), names, options=options)
     shown = {
         name: {"definition": r["definition"], "summary": _calibration_only(r["summary"])} for name, r in results.items()
     }

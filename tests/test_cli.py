@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 import subprocess
 import sys
 
@@ -194,6 +195,19 @@ def test_audit_prints_calibration_alone(capsys, trained_run):
 
     assert code == 0
     assert set(json.loads(out)["extraction"]["summary"]) == {"calibration"}
+
+
+def test_exposure_is_ranked_among_as_many_references_as_were_asked_for(capsys, trained_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained_run.files.path, run)
+
+    code, out, _ = carto(capsys, "audit", run, "exposure", "--references", "8", "--json")
+    refused, _, said = carto(capsys, "audit", run, "exposure", "--references", "0")
+
+    assert code == 0
+    assert json.loads(out)["exposure"]["summary"]["num_references"] == 8
+    assert refused == 2
+    assert "--references" in said
 
 
 def test_runs_lists_what_is_there(capsys, trained_run, tmp_path):
