@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from carto_core.types import Float32
 SELECTED = CATEGORIES[5]
 SERIES = (CATEGORIES[5], CATEGORIES[0], CATEGORIES[2], CATEGORIES[3])
 SYMBOLS = ("circle", "square", "diamond", "triangle-up")
+LABEL_WIDTH = 24  # characters
 
 
 def trajectory_figure(
@@ -166,8 +168,11 @@ def intervals_figure(bars: Sequence[Bar], *, x: str, line: float, theme: Theme, 
             showlegend=any(bar.is_baseline for bar in bars),
         )
     figure.add_vline(x=line, line={"color": theme.line, "width": 1.2, "dash": "dash"})
-    _laid_out(figure, theme, x=x, y="", height=110 + 24 * len(bars))
-    ticks = {"tickvals": list(range(len(bars))), "ticktext": [bar.label for bar in reversed(bars)]}
+    # a long name on one line would leave a phone no room for the chart
+    names = [textwrap.wrap(bar.label, LABEL_WIDTH) for bar in reversed(bars)]
+    row = 12 + 12 * max(map(len, names), default=1)
+    _laid_out(figure, theme, x=x, y="", height=110 + row * len(bars))
+    ticks = {"tickvals": list(range(len(bars))), "ticktext": ["<br>".join(lines) for lines in names]}
     figure.update_yaxes(**ticks, range=[-0.7, len(bars) - 0.3], automargin=True)
     return figure.update_xaxes(tickformat="+.0%") if percent else figure
 

@@ -128,6 +128,17 @@ def test_estimates_stand_below_each_other_the_first_on_top():
     assert figure.layout.shapes[0].x0 == figure.layout.shapes[0].x1 == 0.5
 
 
+def test_a_long_name_is_broken_so_that_a_phone_has_room_for_the_chart():
+    name = "an oracle that knows the secrets 10%"
+
+    figure = intervals_figure([Bar(name, 0.6, 0.5, 0.7)], x="AUC", line=0.5, theme=LIGHT)
+
+    (shown,) = figure.layout.yaxis.ticktext
+    assert shown.replace("<br>", " ") == name
+    assert max(map(len, shown.split("<br>"))) <= 24
+    assert figure.layout.height > intervals_figure([Bar("one", 0, 0, 0)], x="AUC", line=0.5, theme=LIGHT).layout.height
+
+
 def test_an_estimate_without_an_interval_is_drawn_all_the_same():
     (points,) = intervals_figure([Bar("one", 0.6, float("nan"), float("nan"))], x="AUC", line=0.5, theme=DARK).data
 
