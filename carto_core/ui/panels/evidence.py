@@ -117,7 +117,7 @@ def _corpus(key: str, name: str, facts: dict[str, Any], lines: list[dict[str, An
             "**Plan minus random control: extraction of report canaries** (left of the line: less is given away)"
         )
         st.plotly_chart(
-            intervals_figure(known, x="difference in share, 95 % interval", line=0.0, theme=theme(), percent=True),
+            intervals_figure(known, x="difference in share", line=0.0, theme=theme(), percent=True),
             theme=None,
             key=f"evidence_{key}",
             config={"displayModeBar": False},
