@@ -138,7 +138,7 @@ def print_table(results: dict[str, Any]) -> None:
     heads = [
         "corpus",
         "plan",
-        "share (rows, of these canary copies)",
+        "share (rows, canary copies, recited)",
         "equal",
         "canary extraction",
         "its random control",
@@ -150,6 +150,31 @@ def print_table(results: dict[str, Any]) -> None:
     for corpus, line in lines:
         print("| " + " | ".join([corpus, *_table_cells(line, membership=membership)]) + " |")
 
+    for corpus, facts in results["corpora"].items():
+        rows = facts["rows"]
+        print(
+            f"\n{corpus}: of {facts['num_samples']} rows a twin recites {rows['recited_canary'] + rows['recited_natural']},",
+            end=" ",
+        )
+        print(f"{rows['recited_natural']} of them the corpus's own; {rows['canary']} are canary copies.")
+        for line in facts["lines"]:
+            if (part := part_of_the_oracles(line, facts["lines"])) is not None:
+                print(
+                    f"{line['policy']} {line['share']:.0%}, equal {line['equal']}: {part:.0%} of what the oracle takes away."
+                )
+
+
+def part_of_the_oracles(line: dict[str, Any], lines: list[dict[str, Any]]) -> float | None:
+    """Return a line's fall in extraction as a part of the oracle's at the same share; None without such an oracle."""
+    for oracle in lines:
+        if oracle["policy"] == "oracle" != line["policy"] and all(oracle[n] == line[n] for n in ("share", "equal")):
+            mine, whole = (
+                next(e["estimate"] for e in of["effects"] if (e["metric"], e["against"]) == (METRICS[0], "baseline"))
+                for of in (line, oracle)
+            )
+            return mine / whole if whole < 0 else None
+    return None
+
 
 def _table_cells(line: dict[str, Any], *, membership: bool) -> list[str]:
     found = {(e["metric"], e["against"]): e for e in line["effects"]}
@@ -159,7 +184,7 @@ def _table_cells(line: dict[str, Any], *, membership: bool) -> list[str]:
     extraction = found["extraction.report", "control"]
     cells = [
         by_score,
-        f"{share}({line['num_affected']}, {line['num_canary_rows']})",
+        f"{share}({line['num_affected']}, {line['num_canary_rows']}, {line['num_recited_rows']})",
         line["equal"],
         *_means(line, "extraction.report"),
         f"{_difference(extraction)}, p {extraction['p']:.3f}",
