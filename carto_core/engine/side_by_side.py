@@ -70,11 +70,12 @@ def run_side_by_side(
             f"{stage}: a process died before it was done, perhaps for lack of memory ({workers} ran at a time); what was "
             "finished is kept, start again to go on"
         ) from None
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    except BaseException:
         for child in set(multiprocessing.active_children()) - others:
             child.terminate()
-            child.join()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)  # its own thread waits for the processes: two that wait lose one's end
 
 
 class Told:
