@@ -17,6 +17,7 @@ docs/results/{paper_table,half_weight}.json; the page Evidence and the README sh
 from __future__ import annotations
 
 import argparse
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ import torch
 
 from benchmarks.lines import ARMS, RECOMMENDED, Cell, Experiment, base_run, is_kept, keep, measure_cell, read_results
 from carto_core.config import CanaryConfig, CorpusConfig, EngineConfig, ModelConfig, RunConfig
-from carto_core.preview.effects import metric_of
+from carto_core.preview.effects import metric_of, part_of_oracles
 from carto_core.tasks import find_size, model_config
 from carto_core.workflows.progress import stoppable
 
@@ -158,22 +159,10 @@ def print_table(results: dict[str, Any]) -> None:
         )
         print(f"{rows['recited_natural']} of them the corpus's own; {rows['canary']} are canary copies.")
         for line in facts["lines"]:
-            if (part := part_of_the_oracles(line, facts["lines"])) is not None:
+            if not math.isnan(part := part_of_oracles(line, facts["lines"])):
                 print(
                     f"{line['policy']} {line['share']:.0%}, equal {line['equal']}: {part:.0%} of what the oracle takes away."
                 )
-
-
-def part_of_the_oracles(line: dict[str, Any], lines: list[dict[str, Any]]) -> float | None:
-    """Return a line's fall in extraction as a part of the oracle's at the same share; None without such an oracle."""
-    for oracle in lines:
-        if oracle["policy"] == "oracle" != line["policy"] and all(oracle[n] == line[n] for n in ("share", "equal")):
-            mine, whole = (
-                next(e["estimate"] for e in of["effects"] if (e["metric"], e["against"]) == (METRICS[0], "baseline"))
-                for of in (line, oracle)
-            )
-            return mine / whole if whole < 0 else None
-    return None
 
 
 def _table_cells(line: dict[str, Any], *, membership: bool) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,26 @@ def effects_of(arms: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     pairs = [("plan", "baseline"), ("plan", "control"), ("control", "baseline"), ("dedup", "baseline")]
     return [_effect(arms, metric, arm=arm, against=against) for arm, against in pairs for metric in METRICS]
+
+
+def part_of_oracles(line: dict[str, Any], lines: Sequence[dict[str, Any]]) -> float:
+    """Return a line's change of extraction (report half, against unchanged) as a part of the oracle's at the same share.
+
+    Negative where the line raises it; NaN for the oracle's own, without an oracle of that share, or where that lowers nothing.
+
+    Args:
+        line: of the results of `benchmarks.paper_table`.
+        lines: of the same corpus.
+    """
+    alike = (o for o in lines if o["policy"] == "oracle" and all(o[n] == line[n] for n in ("share", "equal")))
+    oracle = next(alike, None)
+    if oracle is None or line["policy"] == "oracle":
+        return math.nan
+    mine, whole = (
+        next(e["estimate"] for e in of["effects"] if (e["metric"], e["against"]) == ("extraction.report", "baseline"))
+        for of in (line, oracle)
+    )
+    return mine / whole if mine is not None and whole is not None and whole < 0 else math.nan
 
 
 def read_measurement(folder: Path) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.lines import Cell, effect, is_kept, keep, oracle, plan_of, read_results
-from benchmarks.paper_table import HALVED, part_of_the_oracles, pruning
+from benchmarks.paper_table import HALVED, pruning
 from carto_core.workflows import light
 from tests.tiny import make_run
 
@@ -95,19 +95,6 @@ def test_an_effect_that_cannot_be_had_is_none():
 
     assert found["estimate"] is found["low"] is found["p"] is None
     assert json.dumps(found, allow_nan=False)
-
-
-def test_a_line_is_compared_with_the_oracle_of_its_own_share():
-    def line(policy, share, estimate):
-        found = {"metric": "extraction.report", "against": "baseline", "estimate": estimate}
-        return {"policy": policy, "share": share, "equal": "steps", "effects": [found]}
-
-    lines = [line("oracle", 0.05, -0.2), line("oracle", 0.1, -0.4), line("recommended", 0.1, -0.1)]
-
-    assert part_of_the_oracles(lines[2], lines) == 0.25
-    assert part_of_the_oracles(lines[1], lines) is None
-    assert part_of_the_oracles(line("recommended", 0.2, -0.1), lines) is None
-    assert part_of_the_oracles(lines[2], [line("oracle", 0.1, 0.0)]) is None
 
 
 def test_a_line_is_measured_again_only_for_other_settings_or_more_seeds(tmp_path):

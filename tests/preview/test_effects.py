@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from carto_core.preview.effects import sign_flip_p
+from carto_core.preview.effects import part_of_oracles, sign_flip_p
 
 
 def slow_p(differences):
@@ -37,3 +37,16 @@ def test_seeds_that_did_not_differ_say_nothing():
 def test_more_seeds_than_can_be_tried_are_refused():
     with pytest.raises(ValueError, match="21 differences"):
         sign_flip_p(np.ones(21))
+
+
+def test_a_line_is_compared_with_the_oracle_of_its_own_share():
+    def line(policy, share, estimate):
+        found = {"metric": "extraction.report", "against": "baseline", "estimate": estimate}
+        return {"policy": policy, "share": share, "equal": "steps", "effects": [found]}
+
+    lines = [line("oracle", 0.05, -0.2), line("oracle", 0.1, -0.4), line("recommended", 0.1, -0.1)]
+
+    assert part_of_oracles(lines[2], lines) == 0.25
+    assert math.isnan(part_of_oracles(lines[1], lines))
+    assert math.isnan(part_of_oracles(line("recommended", 0.2, -0.1), lines))
+    assert math.isnan(part_of_oracles(lines[2], [line("oracle", 0.1, 0.0)]))

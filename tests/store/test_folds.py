@@ -158,7 +158,7 @@ def test_what_is_written_is_read_back(tmp_path):
     found = read_folds(run)
 
     assert run.folds == tmp_path / "probes" / "models" / "folds.parquet"
-    for name in ("trained_on", "losses", "validation_losses", "seeds"):
+    for name in ("trained_on", "losses", "validation_losses", "seeds", "accuracies"):
         np.testing.assert_array_equal(getattr(found, name), getattr(folds, name))
         assert getattr(found, name).dtype == getattr(folds, name).dtype
     assert [p.name for p in run.folds.parent.iterdir()] == ["folds.parquet"]

@@ -12,7 +12,7 @@ import streamlit as st
 
 from carto_core.errors import CartoError
 from carto_core.plots.charts import Bar, intervals_figure
-from carto_core.preview.effects import mean_of
+from carto_core.preview.effects import mean_of, part_of_oracles
 from carto_core.scores import SCORES
 from carto_core.scores.agreement import MEASURES
 from carto_core.tasks import TASKS
@@ -168,13 +168,11 @@ def _against_claim(line: dict[str, Any]) -> str:
 
 def _against_oracle(line: dict[str, Any], lines: list[dict[str, Any]]) -> list[str]:
     """Put one line beside the oracle's of the same share, where there is one that lowers extraction."""
-    alike = [o for o in lines if o["policy"] == "oracle" and all(o[n] == line[n] for n in ("share", "equal"))]
-    of_oracle = _or_nan(_effect(alike[0], EXTRACTION, "baseline").get("estimate")) if alike else math.nan
-    mine = _or_nan(_effect(line, EXTRACTION, "baseline").get("estimate"))
-    if math.isnan(mine) or not of_oracle < 0:
+    part = part_of_oracles(line, lines)
+    if math.isnan(part):
         return []
     return [
-        f"{_title(line)}: **{mine / of_oracle:.0%}** of what the oracle takes away. Of its {line['num_affected']:,} rows a twin "
+        f"{_title(line)}: **{part:.0%}** of what the oracle takes away. Of its {line['num_affected']:,} rows a twin "
         f"model recites {line['num_recited_rows']:,}; {line['num_canary_rows']:,} are canary copies, the others the corpus's own."
     ]
 
