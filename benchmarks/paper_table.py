@@ -22,12 +22,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks.lines import ARMS, RECOMMENDED, Cell, Experiment, base_run, is_kept, keep, measure_cell, read_results
 from carto_core.config import CanaryConfig, CorpusConfig, EngineConfig, ModelConfig, RunConfig
-from carto_core.preview.effects import metric_of, part_of_oracles
+from carto_core.preview.effects import mean_of, part_of_oracles
 from carto_core.tasks import find_size, model_config
 from carto_core.workflows.progress import stoppable
 
@@ -187,7 +186,7 @@ def _table_cells(line: dict[str, Any], *, membership: bool) -> list[str]:
 
 
 def _means(line: dict[str, Any], metric: str, *, digits: int = 2) -> list[str]:
-    return [f"{np.mean([metric_of(a, metric) for a in line['arms'][arm]]):.{digits}f}" for arm in ARMS]
+    return [f"{mean_of(line['arms'][arm], metric):.{digits}f}" for arm in ARMS]
 
 
 def _difference(effect: dict[str, Any], *, digits: int = 2) -> str:

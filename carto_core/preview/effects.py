@@ -79,6 +79,11 @@ def sign_flip_p(differences: np.ndarray) -> float:
     return float(np.mean(np.abs(sums) >= abs(values.sum()) - 1e-12))
 
 
+def smallest_p(num_differences: int) -> float:
+    """Return the smallest p that `sign_flip_p` can give for so many differences, none of them 0."""
+    return 2 / 2**num_differences
+
+
 def effects_of(arms: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the effects of `measure.json`: the plan against baseline and control, and dedup against baseline.
 

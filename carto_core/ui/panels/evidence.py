@@ -12,7 +12,7 @@ import streamlit as st
 
 from carto_core.errors import CartoError
 from carto_core.plots.charts import Bar, intervals_figure
-from carto_core.preview.effects import mean_of, part_of_oracles
+from carto_core.preview.effects import mean_of, part_of_oracles, smallest_p
 from carto_core.scores import SCORES
 from carto_core.scores.agreement import MEASURES
 from carto_core.tasks import TASKS
@@ -105,7 +105,8 @@ def _corpus(key: str, name: str, facts: dict[str, Any], lines: list[dict[str, An
     seeds = sorted({len(line["seeds"]) for line in lines})
     recommended = facts.get("recommended") or {}
     st.caption(
-        f"{_model(facts)}{facts['num_samples']:,} samples, {facts['device']}, {' or '.join(map(str, seeds))} seeds a line."
+        f"{_model(facts)}{facts['num_samples']:,} samples, {facts['device']}, {' or '.join(map(str, seeds))} seeds a line, "
+        f"with which p is at least {smallest_p(seeds[-1]):.3f}."
         + (f" {recommended['reason']}" if recommended.get("reason") else "")
     )
     for reading in _readings(lines):

@@ -205,8 +205,14 @@ def _noise(facts: dict[str, Any]) -> str:
     return (
         f"{models} Two halves of the judges agree with rank correlation {facts['spearman']:.2f}, all of them would repeat "
         f"themselves with {facts['corrected']:.2f}; so no score can be expected above the noise ceiling "
-        f"{facts['ceiling']:.2f}. Turned so that +1 means agreement."
+        f"{facts['ceiling']:.2f}{_in_accuracy(facts)}. Turned so that +1 means agreement."
     )
+
+
+def _in_accuracy(facts: dict[str, Any]) -> str:
+    """Return the ceiling of the other form, where the fold models kept accuracies that repeat at all."""
+    ceiling = facts.get("accuracy", {}).get("ceiling")
+    return "" if ceiling is None else f" in loss, or {ceiling:.2f} in token accuracy"
 
 
 def _correlation(part: dict[str, Any]) -> str:
