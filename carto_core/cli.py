@@ -32,12 +32,13 @@ from carto_core.export import EXPORTS
 from carto_core.interventions import DEFAULT_ALPHA, DEFAULT_GAMMA
 from carto_core.probes import DEFAULT_MODELS, PROBES
 from carto_core.quadrants import QUADRANTS, Cuts
-from carto_core.selection import read_polygon_file
+from carto_core.rules import OPS
+from carto_core.selection import combine_selections, read_polygon_file
 from carto_core.store.reader import Run, open_run
 from carto_core.store.rundir import list_runs, resolve_runs_root
 from carto_core.tasks import TASKS, find_size, model_config
 from carto_core.ui.launch import serve
-from carto_core.workflows import light
+from carto_core.workflows import light, lineage
 from carto_core.workflows.demo import DEMO_PROBES, DEMO_RUN, demo_config
 
 Result = dict[str, Any]
@@ -346,11 +347,19 @@ def _calibration_only(summary: Result) -> Result:
 @click.option("--top", type=float, default=None, metavar="Q", help="Share of all rows, in (0, 1].")
 @click.option("--by", default=None, metavar="SCORE", help="With --top: rank by this score.")
 @click.option("--keys", default=None, metavar="FILE", help="One key a line.")
+@click.option("--combine", type=click.Choice(list(OPS)), default=None, help="Add, subtract, intersect it.")
+@click.option("--with", "other", default=None, metavar="SELECTION.json", help="What --combine adds, subtracts, ...")
 @click.option("--out", required=True, type=click.Path(path_type=Path))
-def select(*, run: str, runs_root: str | None, as_json: bool, out: Path, **how: Any) -> None:
-    """Choose samples by one rule and write a selection file."""
+def select(
+    *, run: str, runs_root: str | None, as_json: bool, combine: str | None, other: str | None, out: Path, **how: Any
+) -> None:
+    """Choose samples by one rule, or by it and a selection file, and write a selection file."""
     opened = open_run(run, runs_root)
+    if (combine is None) != (other is None):
+        raise ConfigError("--combine and --with go together")
     selection = _selected(opened, **how)
+    if combine is not None and other is not None:
+        selection = combine_selections(combine, selection, light.read_selection(opened, other))
     light.write_selection(opened, selection, out)
     result = {"num_samples": len(selection.sample_ids), "path": str(out), "notes": list(selection.notes)}
     _show(result, "\n".join([f"{result['num_samples']:,} samples: {out}", *selection.notes]), as_json=as_json)
@@ -443,6 +452,7 @@ def _number(value: float | None) -> str:
 def export(*, run: str, runs_root: str | None, as_json: bool, plan_dir: str, out: Path, **how: Any) -> None:
     """Write a plan's intervention list and its manifest, or the cleaned corpus."""
     path = light.export(open_run(run, runs_root), plan_dir, out=out, **how)
+    lineage.note_export(plan_dir)
     _show({"path": str(path)}, str(path), as_json=as_json)
 
 

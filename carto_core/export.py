@@ -51,11 +51,14 @@ SPREADSHEET_TRIGGERS = ("=", "+", "-", "@", "\t", "\r")
 def write_plan(run: Run, plan: Plan, table: SampleTable, *, out: str | Path | None = None) -> Path:
     """Write `plan.parquet` and `plan.json` and return their directory, by default `RUN/plans/HASH`.
 
-    `report_seen` keeps whether the report canaries had been looked at when the plan was first made: a plan that is
-    written again, as a page does on every rerun, keeps its first answer.
+    A plan does not change: where the same rows lie there already, as on every rerun of a page, all is left as it was
+    first made. So `report_seen` tells whether the report canaries had been looked at then, and `rule` what first gave
+    these rows. A damaged directory is made anew, and keeps of its `plan.json` what can be read.
     """
     digest = plan_sha256(plan, table)
     folder = Path(out) if out is not None else run.files.plans / digest[:16]
+    if _is_whole(folder, digest, plan, table):
+        return folder
     rows = pa.table(
         {
             "sample_id": np.arange(len(table), dtype=np.int32),
@@ -81,6 +84,22 @@ def write_plan(run: Run, plan: Plan, table: SampleTable, *, out: str | Path | No
     }
     write_json(folder / "plan.json", facts | _first_made(folder, digest))
     return folder
+
+
+def _is_whole(folder: Path, digest: str, plan: Plan, table: SampleTable) -> bool:
+    """Return whether this very plan of this run lies in the folder, its rows unchanged."""
+    try:
+        facts = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        rows = pq.read_table(folder / "plan.parquet")
+        return (
+            (facts["run_id"], facts["corpus_sha256"], facts["plan_sha256"])
+            == (table.run_id, table.corpus_sha256, digest)
+            and np.array_equal(rows["repeat"].to_numpy(), plan.repeats)
+            and np.array_equal(rows["weight"].to_numpy(), plan.weights)
+            and rows["key"].to_pylist() == table.key.tolist()
+        )
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+        return False
 
 
 def _first_made(folder: Path, digest: str) -> dict[str, Any]:

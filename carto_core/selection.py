@@ -10,11 +10,11 @@ lists the types and their fields:
     {"type": "range", "score", "low": null or number, "high": null or number}        both ends belong to it
     {"type": "filter", "source": null or [...], "min_tokens", "max_tokens", "duplicates": null or bool, "text"}
     {"type": "all", "rules": [...]}      {"type": "any", "rules": [...]}      {"type": "duplicates_of", "rule": {...}}
+    {"type": "combined", "op": "add" | "subtract" | "intersect", "rules": [first, second, ...]}      see `rules`
 """
 
 from __future__ import annotations
 
-import copy
 import inspect
 import json
 import math
@@ -29,10 +29,10 @@ import shapely
 
 from carto_core import quadrants
 from carto_core.errors import SelectionError
+from carto_core.rules import OPS, Rule, canonical, check_depth, combine
 from carto_core.scores import SCORES
 from carto_core.types import Bool, Float32, Float64, Int32, SampleTable, Selection
 
-Rule = dict[str, Any]
 Search = Callable[[str], Int32]
 
 MAX_VERTICES = 64
@@ -51,12 +51,36 @@ def resolve(rule: Rule, table: SampleTable, *, search: Search | None = None) -> 
         A selection whose notes say what a person should know: groups skipped, ties broken.
 
     Raises:
-        SelectionError: a type, field, axis, key or source that does not exist, or a value out of range.
+        SelectionError: a type, field, axis, key or source that does not exist, a value out of range, or rules nested
+            too deeply.
     """
+    check_depth(rule)
     context = _Context(table, search, notes=[])
     mask = _resolve(context, rule)
     ids = np.flatnonzero(mask).astype(np.int32)
-    return Selection(copy.deepcopy(rule), ids, tuple(dict.fromkeys(context.notes)))
+    return Selection(canonical(rule), ids, tuple(dict.fromkeys(context.notes)))
+
+
+def combine_selections(op: str, first: Selection, *others: Selection) -> Selection:
+    """Return the combination of selections of one run by their sample ids, which may be those of a file's keys.
+
+    Args:
+        op: `add`, `subtract` (the others from the first) or `intersect`.
+        first: a selection.
+        others: one or more.
+
+    Returns:
+        A selection with the notes of all parts.
+
+    Raises:
+        SelectionError: the operation is unknown, or the rules are nested too deeply.
+    """
+    rule = combine(op, first.rule, *(other.rule for other in others))
+    ids = first.sample_ids
+    for other in others:
+        ids = _SET_ALGEBRA[op](ids, other.sample_ids)
+    notes = [note for selection in (first, *others) for note in selection.notes]
+    return Selection(rule, ids.astype(np.int32), tuple(dict.fromkeys(notes)))
 
 
 def inside(x: Float32, y: Float32, polygons: Any) -> Bool:
@@ -301,6 +325,15 @@ def _any(context: _Context, *, rules: list[Rule]) -> Bool:
     return np.logical_or.reduce(_each(context, rules))
 
 
+def _combined(context: _Context, *, op: str, rules: list[Rule]) -> Bool:
+    _check(isinstance(op, str) and op in OPS, f"op must be one of {', '.join(OPS)}, got {_short(op)}")
+    _check(isinstance(rules, list) and len(rules) > 1, f"a combination needs two rules or more, got {_short(rules)}")
+    first, *others = _each(context, rules)
+    for other in others:
+        first = _MASK_ALGEBRA[op](first, other)
+    return first
+
+
 def _each(context: _Context, rules: Any) -> list[Bool]:
     _check(isinstance(rules, list) and bool(rules), f"rules must be a list of one rule or more, got {_short(rules)}")
     return [_resolve(context, rule) for rule in rules]
@@ -321,6 +354,18 @@ RULES: dict[str, Callable[..., Bool]] = {
     "all": _all,
     "any": _any,
     "duplicates_of": _duplicates_of,
+    "combined": _combined,
+}
+
+_MASK_ALGEBRA: dict[str, Callable[[Bool, Bool], Bool]] = {
+    "add": np.logical_or,
+    "subtract": lambda first, other: first & ~other,
+    "intersect": np.logical_and,
+}
+_SET_ALGEBRA: dict[str, Callable[[Int32, Int32], np.ndarray]] = {
+    "add": np.union1d,
+    "subtract": np.setdiff1d,
+    "intersect": np.intersect1d,
 }
 
 
@@ -389,7 +434,7 @@ def _short(value: Any) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SelectionError(f"{path} cannot be read as JSON: {error}") from None
     _check(isinstance(fields, dict), f"{path} must hold a JSON object, not {_short(fields)}")
     return fields

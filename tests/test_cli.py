@@ -124,6 +124,31 @@ def test_a_polygon_selects_what_an_independent_count_finds(capsys, trained_run, 
     assert inside < in_box, "the notch leaves out something that the bounding box holds"
 
 
+@pytest.mark.parametrize("op", ["add", "subtract", "intersect"])
+def test_a_rule_is_combined_with_a_selection_file(capsys, trained_run, tmp_path, op):
+    def select(name, *how):
+        code, text, err = carto(capsys, "select", trained_run.files.path, *how, "--out", tmp_path / name, "--json")
+        assert code == 0, err
+        return json.loads((tmp_path / name).read_text()), json.loads(text)
+
+    first, _ = select("first.json", "--top", 0.3, "--by", "difficulty")
+    second, _ = select("second.json", "--top", 0.3, "--by", "final_loss")
+    both, said = select(
+        "both.json", "--top", 0.3, "--by", "difficulty", "--combine", op, "--with", tmp_path / "second.json"
+    )
+
+    one, two = set(first["keys"]), set(second["keys"])
+    expected = {"add": one | two, "subtract": one - two, "intersect": one & two}[op]
+    assert 0 < len(expected) == said["num_samples"]
+    assert expected not in (one, two)
+    assert set(both["keys"]) == expected
+    assert (both["rule"]["type"], both["rule"]["op"]) == ("combined", op)
+    code, _text, _ = carto(
+        capsys, "select", trained_run.files.path, "--keys", tmp_path / "none", "--combine", op, "--out", "x"
+    )
+    assert code == 2
+
+
 def is_inside(x, y, corners):
     """Even-odd, one edge at a time."""
     odd = False

@@ -80,6 +80,11 @@ class RunDir:
         return self.path / "plans"
 
     @property
+    def selections(self) -> Path:
+        """Selections that were given a name, one file each."""
+        return self.path / "selections"
+
+    @property
     def previews(self) -> Path:
         """One directory per measured plan, and the cache of arms."""
         return self.path / "previews"

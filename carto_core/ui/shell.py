@@ -11,7 +11,7 @@ from carto_core.errors import CartoError
 from carto_core.plots.palette import DARK, LIGHT, Theme
 from carto_core.store.reader import Run, open_run
 from carto_core.store.rundir import list_runs, resolve_runs_root, update_manifest
-from carto_core.ui import state
+from carto_core.ui import shortcuts, state
 
 PAGES = {
     "home": ("pages/home.py", "Home"),
@@ -116,6 +116,7 @@ def _pick_run() -> Run | None:
         with told():
             run = open_run(state.get().run, root)
             _report_switch(run)
+            shortcuts.offer()
             return run
     return None
 

@@ -2,7 +2,8 @@
 
 What a person has set up is one frozen `View`, kept under one key and written into the URL, so that a copied link shows
 the same thing. Widgets are mirrors of it: before each is drawn it gets the view's value, and when it changes the
-view takes the widget's. A chart's selection event is an edge, not a state, and is copied out at once.
+view takes the widget's. A chart's selection event is an edge, not a state, and is copied out at once. What was
+selected before is kept for this session, so that every change of the selection can be taken back.
 """
 
 from __future__ import annotations
@@ -18,10 +19,15 @@ from typing import Any
 import streamlit as st
 
 from carto_core.errors import SelectionError
-from carto_core.selection import Rule, simplify_polygon
+from carto_core.rules import OPS, Rule, combine, describe
+from carto_core.selection import simplify_polygon
+from carto_core.ui.history import History
 
 Polygon = list[list[float]]
-_VIEW, _NOTICE = "carto_view", "notice"
+_VIEW, _NOTICE, _HISTORY, _MODE = "carto_view", "notice", "history", "mode"
+REPLACE = "replace"
+MODES = (REPLACE, *OPS)
+MAX_LINK = 30_000  # characters; a server refuses an address of about twice that
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class View:
         cut_y: percentile that cuts y.
         colour: `quadrant`, `source`, or a column of `meta`.
         polygons: outlines in score units, of the axes in view.
-        region: a rule made without dragging (quadrant, range, top); None where polygons or nothing is chosen.
+        region: a rule that no outlines say (quadrant, range, top, combined); None where polygons or nothing is chosen.
         text: searched phrase.
         source: only these; empty means all.
         max_tokens: longest; None means any.
@@ -73,11 +79,15 @@ class View:
         given = {name: value for name, value in fields.items() if value is not None}
         return {"type": "filter", **given} if given else None
 
+    def chosen_rule(self) -> Rule | None:
+        """Return the rule of the outlines or of the region, before search hits and copies; None where there is neither."""
+        if self.polygons:
+            return {"type": "polygon", "x": self.x, "y": self.y, "polygons": [list(p) for p in self.polygons]}
+        return self.region
+
     def selection_rule(self) -> Rule | None:
         """Return the rule of the selection, or None where nothing is chosen."""
-        rule = self.region
-        if self.polygons:
-            rule = {"type": "polygon", "x": self.x, "y": self.y, "polygons": [list(p) for p in self.polygons]}
+        rule = self.chosen_rule()
         hits = self.filter_rule()
         if self.restrict and hits is not None:
             rule = hits if rule is None else {"type": "all", "rules": [rule, hits]}
@@ -92,19 +102,27 @@ def get() -> View:
 
 
 def put(**changes: Any) -> None:
-    """Change some fields of the view and write it into the address bar."""
-    view = dataclasses.replace(get(), **changes)
-    if "run" in changes and changes["run"] != get().run:
+    """Change some fields of the view and write it into the address bar; a changed selection is a step that can be undone."""
+    before = get()
+    view = dataclasses.replace(before, **changes)
+    if view.run != before.run:
         view = View(run=view.run)
+        remember(_HISTORY, None)
         _new_chart()
+    elif view.selection_rule() != before.selection_rule():
+        remember(_HISTORY, recall(_HISTORY, None) or History((before,)))
+        remember(_HISTORY, recall(_HISTORY).stepped(view))
     st.session_state[_VIEW] = view
     show_address()
 
 
 def show_address() -> None:
-    """Write the view into the address bar, where a page switch has dropped it."""
+    """Write the view into the address bar, where a page switch has dropped it; a selection too long for it stays out."""
     view = get()
-    wanted = {"run": view.run, "view": _packed(view)}
+    packed = _packed(view)
+    if len(packed) > MAX_LINK:
+        packed = _packed(dataclasses.replace(view, polygons=(), region=None))
+    wanted = {"run": view.run, "view": packed}
     for name, value in wanted.items():
         if value and st.query_params.get(name) != value:
             st.query_params[name] = value
@@ -132,10 +150,68 @@ def widget(
     return {"key": key, "on_change": take}
 
 
-def select_region(rule: Rule | None) -> None:
-    """Choose by a rule that needs no dragging; outlines go."""
-    put(region=rule, polygons=())
+def is_link_whole() -> bool:
+    """Return whether the address can hold the whole view."""
+    return len(_packed(get())) <= MAX_LINK
+
+
+def mode() -> str:
+    """Return what the next selection does to the present one: a name in `MODES`."""
+    return recall(_MODE, REPLACE)
+
+
+def mode_widget() -> dict[str, Any]:
+    """Return `key` and `on_change` of the control that sets it."""
+    st.session_state["mirror_mode"] = mode()
+    return {"key": "mirror_mode", "on_change": lambda: remember(_MODE, st.session_state["mirror_mode"])}
+
+
+def select_region(rule: Rule) -> None:
+    """Choose by a rule that needs no dragging, in the mode that is set; outlines go.
+
+    What the mode combines is what was chosen, or the hits where the selection is those alone; restricting to hits and
+    taking copies along go on, and hold for the combination.
+    """
+    view = get()
+    present = view.chosen_rule() or (view.filter_rule() if view.restrict else None)
+    try:
+        put(region=rule if mode() == REPLACE or present is None else combine(mode(), present, rule), polygons=())
+    except SelectionError as error:
+        notify(f"The selection stays as it was: {error}")
     _new_chart()
+
+
+def select_saved(rule: Rule) -> None:
+    """Choose by the whole rule of a selection, in the mode that is set; polygons come back as outlines."""
+    if mode() != REPLACE:
+        select_region(rule)
+        return
+    alone: dict[str, Any] = {"restrict": False, "with_copies": False}
+    if rule["type"] == "polygon":
+        axes = {name: rule[name] for name in ("x", "y")}
+        alone |= {"polygons": tuple(rule["polygons"]), "region": None} | axes | _zoom_for(axes)
+    else:
+        alone |= {"polygons": (), "region": rule}
+    put(**alone)
+    _new_chart()
+
+
+def undo() -> None:
+    """Take the last change of the selection back; axes and filters follow where the selection needs them."""
+    _travel(-1)
+
+
+def redo() -> None:
+    """Make the change again that was taken back last."""
+    _travel(1)
+
+
+def before_and_after() -> tuple[str | None, str | None]:
+    """Return in words what undo and redo would select, plain text; None where there is no such step."""
+    history = recall(_HISTORY)
+    states = (None, None) if history is None else (history.previous, history.next)
+    words = [None if state is None else describe(state.selection_rule()) for state in states]
+    return words[0], words[1]
 
 
 def clear_selection() -> None:
@@ -163,7 +239,11 @@ def chart_key() -> str:
 
 
 def take_outlines() -> None:
-    """Copy the outlines of the map's event into the view: the event lists all of them, so they replace the old."""
+    """Copy the outlines of the map's event into the view.
+
+    The event lists all outlines that the browser shows, so they replace the old ones. In another mode only those that
+    are new count, and the chart is built anew, for it no longer shows what is selected.
+    """
     event = st.session_state[chart_key()].selection
     polygons = [list(zip(o["x"], o["y"], strict=True)) for o in event["lasso"]]
     polygons += [_corners(box) for box in event["box"]]
@@ -173,7 +253,16 @@ def take_outlines() -> None:
             kept.append(simplify_polygon(polygon))
         except SelectionError:
             continue  # a click that was no drag
-    put(polygons=tuple(kept), region=None)
+    view = get()
+    if mode() == REPLACE or not polygons or view.selection_rule() is None:
+        put(polygons=tuple(kept), region=None)
+        return
+    new = [polygon for polygon in kept if polygon not in [list(old) for old in view.polygons]]
+    if mode() == "add" and view.polygons:
+        put(polygons=(*view.polygons, *new))
+    elif new:
+        select_region({"type": "polygon", "x": view.x, "y": view.y, "polygons": new})
+    _new_chart()
 
 
 def outlines_to_draw(signature: str) -> tuple[Any, ...]:
@@ -186,6 +275,18 @@ def outlines_to_draw(signature: str) -> tuple[Any, ...]:
     if drawn is None or drawn[0] != (signature, chart_key()):
         st.session_state["carto_drawn"] = drawn = ((signature, chart_key()), get().polygons)
     return drawn[1]
+
+
+def pick_row(key: str, row: int | None) -> None:
+    """Tick one row of a table of this key, or none."""
+    rows = [] if row is None else [row]
+    st.session_state[key] = {"selection": {"rows": rows, "columns": [], "cells": []}}
+
+
+def picked_row(key: str) -> int | None:
+    """Return the row that is ticked in a table of this key, or None."""
+    state = st.session_state.get(key)
+    return state["selection"]["rows"][0] if state and state["selection"]["rows"] else None
 
 
 def remember(name: str, value: Any) -> None:
@@ -206,6 +307,33 @@ def mark_shell() -> None:
 def has_shell() -> bool:
     """Return whether `app.py` has run in this session."""
     return bool(st.session_state.get("carto_shell"))
+
+
+def _travel(steps: int) -> None:
+    history = recall(_HISTORY)
+    if history is None:
+        return
+    moved = history.moved(steps)
+    remember(_HISTORY, moved)
+    st.session_state[_VIEW] = dataclasses.replace(get(), **_selecting(moved.states[moved.place]))
+    show_address()
+    _new_chart()
+
+
+def _selecting(view: View) -> dict[str, Any]:
+    """Return the fields of a view that its selection rests on, and nothing else of it."""
+    names = ["polygons", "region", "restrict", "with_copies"]
+    names += ["text", "source", "max_tokens", "copies_only"] if view.restrict else []
+    found = {name: getattr(view, name) for name in names}
+    if view.polygons:
+        axes = {"x": view.x, "y": view.y}
+        found |= axes | _zoom_for(axes)
+    return found
+
+
+def _zoom_for(axes: dict[str, str]) -> dict[str, None]:
+    """Return the zoom as it must change with the axes: it stays where they stay."""
+    return {} if (get().x, get().y) == (axes["x"], axes["y"]) else {"zoom": None}
 
 
 def _new_chart() -> None:
@@ -243,8 +371,8 @@ def _from_address() -> View:
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items() if k in known}
         view = View(**{**fields, "run": run})
         _check(view)
-    except (ValueError, TypeError, AttributeError, zlib.error, SelectionError):
-        remember(_NOTICE, "The link's view could not be read, so the map starts afresh.")
+    except (ValueError, TypeError, AttributeError, RecursionError, zlib.error, SelectionError):
+        notify("The link's view could not be read, so the map starts afresh.")
         return View(run=run)
     return view
 
@@ -266,6 +394,11 @@ def _check(view: View) -> None:
     ]
     if not all(good):
         raise ValueError("the view in the link is not one")
+
+
+def notify(message: str) -> None:
+    """Keep a message, Markdown, that the next page drawn shows once."""
+    remember(_NOTICE, message)
 
 
 def pop_notice() -> str | None:

@@ -36,6 +36,7 @@ from carto_core.store.reader import Run
 from carto_core.store.rundir import update_manifest, write_json
 from carto_core.store.sealed import replace_scores
 from carto_core.types import ROLES, Float32, Int32, Plan, SampleTable, Selection, SnapshotKind
+from carto_core.workflows import lineage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -302,8 +303,10 @@ def read_keys(path: str | Path) -> Rule:
     return {"type": "keys", "keys": keys}
 
 
-def write_selection(run: Run, selection: Selection, out: str | Path, *, table: SampleTable | None = None) -> Path:
-    """Write a selection file: the rule, and the keys that it named."""
+def write_selection(
+    run: Run, selection: Selection, out: str | Path, *, name: str | None = None, table: SampleTable | None = None
+) -> Path:
+    """Write a selection file: the rule, and the keys that it named; with a name where it was given one."""
     table = table or load_table(run)
     content = {
         "version": 1,
@@ -314,11 +317,11 @@ def write_selection(run: Run, selection: Selection, out: str | Path, *, table: S
         "notes": list(selection.notes),
         "keys": table.key[selection.sample_ids].tolist(),
     }
-    write_json(Path(out), content)
+    write_json(Path(out), content if name is None else {"name": name} | content)
     return Path(out)
 
 
-def read_selection(run: Run, path: str | Path) -> Selection:
+def read_selection(run: Run, path: str | Path, *, table: SampleTable | None = None) -> Selection:
     """Return the selection of a file. The keys decide, so that a later rescore cannot change what was chosen.
 
     Raises:
@@ -326,12 +329,12 @@ def read_selection(run: Run, path: str | Path) -> Selection:
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SelectionError(f"{path} cannot be read as a selection file: {error}") from None
     wanted = {"rule", "keys", "corpus_sha256"}
     if not isinstance(content, dict) or content.get("version") != 1 or not wanted <= set(content):
         raise SelectionError(f"{path} is not a selection file; make one with: python -m carto_core select")
-    table = load_table(run)
+    table = table or load_table(run)
     if content["corpus_sha256"] != table.corpus_sha256:
         raise SelectionError(
             f"{path} was made on another corpus (run {content.get('run_id')}), not on that of {run.run_id}"
@@ -358,8 +361,8 @@ def plan_policy(
 
 
 def save_plan(run: Run, plan: Plan, *, out: str | Path | None = None, table: SampleTable | None = None) -> Path:
-    """Write a plan directory and return it; by default `RUN/plans/HASH`."""
-    return write_plan(run, plan, table or load_table(run), out=out)
+    """Write a plan directory and return it; by default `RUN/plans/HASH`. It is no draft, even if a page made it first."""
+    return lineage.settled(write_plan(run, plan, table or load_table(run), out=out))
 
 
 def export(

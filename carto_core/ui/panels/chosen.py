@@ -12,6 +12,7 @@ from carto_core.errors import SelectionError
 from carto_core.plots.charts import trajectory_figure
 from carto_core.plots.palette import QUADRANT_SIGNS
 from carto_core.quadrants import QUADRANTS, Cuts, counts
+from carto_core.rules import describe
 from carto_core.store.reader import Run
 from carto_core.types import Int32, SampleTable, Selection
 from carto_core.ui import cache, state
@@ -81,6 +82,8 @@ def rail(run: Run, table: SampleTable, cuts: Cuts, chosen: Chosen) -> None:
     third.metric("Final loss", "–" if np.isnan(mean) else f"{mean:.2f}", help="mean, nats per token")
     if len(ids):
         st.markdown(_composition(run, table, cuts, ids))
+        if chosen.selection is not None and chosen.selection.rule["type"] != "polygon":
+            st.caption(f"Chosen by: {literal(describe(chosen.selection.rule))}")
         for note in chosen.selection.notes if chosen.selection else ():
             st.caption(note)
     _trajectories(run, table, ids)
@@ -91,7 +94,7 @@ def _composition(run: Run, table: SampleTable, cuts: Cuts, ids: Int32) -> str:
     split = " · ".join(f"{QUADRANT_SIGNS[n]} {QUADRANTS[n].title} {c:,}" for n, c in quadrant.items() if c)
     names, sizes = np.unique(table.source[ids].astype(str), return_counts=True)
     order = np.argsort(-sizes)[:5]
-    sources = " · ".join(f"{_plain(str(names[i]))} {sizes[i]:,}" for i in order)
+    sources = " · ".join(f"{literal(str(names[i])[:40])} {sizes[i]:,}" for i in order)
     copies = int((table.scores["group_size"][ids] > 1).sum())
     shown = cache.canaries_of(run).query(
         "role in @roles and inserted", local_dict={"roles": list(light.roles_shown(run))}
@@ -109,9 +112,9 @@ def _percent(share: float) -> str:
     return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"
 
 
-def _plain(text: str) -> str:
-    """Return a corpus's own word so that Markdown shows it literally."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!|<>$~:" else c for c in text[:40])
+def literal(text: str) -> str:
+    """Return a text, such as a corpus's own words, so that Markdown shows it as it is."""
+    return "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!|<>$~:" else c for c in text)
 
 
 def _trajectories(run: Run, table: SampleTable, ids: Int32) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import tempfile
 from pathlib import Path
@@ -22,10 +23,10 @@ from carto_core.store.rundir import resolve_runs_root
 from carto_core.types import Plan, SampleTable
 from carto_core.ui import cache, state
 from carto_core.ui.panels import chosen as selection_panel
-from carto_core.ui.panels import groups, quality, working
+from carto_core.ui.panels import groups, plans, quality, working
 from carto_core.ui.panels.chosen import Chosen
 from carto_core.ui.shell import go, scored_run, theme, told
-from carto_core.workflows import light
+from carto_core.workflows import light, lineage
 
 # One chooses by the calibration half, so what is reported is the other.
 SHOWN = ("extraction.report", "ppl_nats", "natural_extraction", "exposure.report")
@@ -44,19 +45,22 @@ def page() -> None:
         quality.headline(run, cuts.y)
         quality.details(run, table)
         left, right = st.columns([5, 7], gap="large")
+        earlier = plans.looked_at(run)
         with left:
-            plan = _plan(run, table, cuts, chosen)
+            plan = _plan(run, table, cuts, chosen) if earlier is None else plans.again(run, table, earlier)
             if plan is not None:
                 _summary(run, table, plan)
         if plan is None:
+            plans.lineage_of(run, None)
             return
-        plan_dir = light.save_plan(run, plan, table=table)
+        plan_dir = lineage.save_draft(run, plan, table) if earlier is None else earlier.folder
         with right:
             _estimate()
             _measured(run, plan_dir)
         groups.effects(run, table, plan)
         groups.near_copies(run, table, plan)
         _export(run, plan_dir, int(plan.affected.sum()))
+        plans.lineage_of(run, plan_dir)
 
 
 def _plan(run: Run, table: SampleTable, cuts: Cuts, chosen: Chosen) -> Plan | None:
@@ -156,6 +160,7 @@ def _offer(run: Run, plan_dir: Path, folder: Path, *, again: bool) -> None:
     label = "Measure again" if again else "Measure it"
     cost = f"about {max(1, round(minutes))} min" if minutes else "all arms are there: seconds"
     if second.button(f"{label} ({cost})", type="secondary" if again else "primary", width="stretch"):
+        lineage.settled(plan_dir)
         jobs.launch(
             ["measure", str(run.files.path), str(plan_dir), "--seeds", str(seeds)],
             kind="measure",
@@ -233,12 +238,13 @@ def _export(run: Run, plan_dir: Path, num_rows: int) -> None:
     name = f"interventions.{file_format}"
     made = _exported(run, plan_dir, name, file_format=file_format, without_canaries=without)
     third, fourth, fifth = st.columns(3)
+    taken = functools.partial(lineage.note_export, plan_dir)
     third.download_button(
-        f"Intervention list ({num_rows:,} rows planned)", made[0], name, on_click="ignore", width="stretch"
+        f"Intervention list ({num_rows:,} rows planned)", made[0], name, on_click=taken, width="stretch"
     )
     fourth.download_button("Its manifest", made[1], f"{name}.manifest.json", on_click="ignore", width="stretch")
     fifth.download_button(
-        "Cleaned corpus (JSONL)", lambda: _cleaned(run, plan_dir), "cleaned.jsonl", on_click="ignore", width="stretch"
+        "Cleaned corpus (JSONL)", lambda: _cleaned(run, plan_dir), "cleaned.jsonl", on_click=taken, width="stretch"
     )
     with st.expander("Apply it in a PyTorch loop"):
         st.code(sampler_snippet("interventions.parquet"), language="python")

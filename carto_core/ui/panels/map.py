@@ -16,9 +16,9 @@ from carto_core.quadrants import QUADRANTS, Cuts, counts, describe_cut
 from carto_core.scores import SCORES
 from carto_core.store.reader import Run
 from carto_core.types import SampleTable
-from carto_core.ui import cache, state
+from carto_core.ui import cache, shortcuts, state
+from carto_core.ui.panels import choosing, detail
 from carto_core.ui.panels import chosen as selection_panel
-from carto_core.ui.panels import detail
 from carto_core.ui.panels import quality as quality_panel
 from carto_core.ui.panels.chosen import Chosen
 from carto_core.ui.panels.table import hidden, pick_row
@@ -45,9 +45,11 @@ def page() -> None:
         _controls(run)
         left, right = st.columns([8, 4], gap="large")
         with left:
+            choosing.toolbar()
             _map(run, table, cuts, chosen)
             _filters(table)
             _without_dragging(cuts)
+            choosing.keeping(run, table, chosen)
         with right:
             selection_panel.rail(run, table, cuts, chosen)
             if len(chosen.ids):
@@ -143,7 +145,9 @@ def _map(run: Run, table: SampleTable, cuts: Cuts, chosen: Chosen) -> None:
 
 def _map_buttons(chosen: Chosen, x: np.ndarray, y: np.ndarray) -> None:
     first, second, third, fourth = st.columns(4)
-    if first.button("Clear selection", disabled=chosen.selection is None, width="stretch"):
+    if first.button(
+        "Clear selection", disabled=chosen.selection is None, width="stretch", shortcut=shortcuts.key_of("clear")
+    ):
         state.clear_selection()
         st.rerun()
     if second.button("Zoom to selection", disabled=len(chosen.ids) == 0, width="stretch"):
@@ -153,6 +157,8 @@ def _map_buttons(chosen: Chosen, x: np.ndarray, y: np.ndarray) -> None:
         state.put(zoom=None)
         st.rerun()
     fourth.checkbox("All copies", help="Adds every exact duplicate of what is selected.", **state.widget("with_copies"))
+    if not state.is_link_whole():
+        st.caption("**This selection is too long for a link**: save it under a name below, or a reload will lose it.")
     st.caption(
         "Drag to lasso; hold Shift to add another outline; double-click to clear. The toolbar on the map has a box tool."
     )

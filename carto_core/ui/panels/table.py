@@ -9,7 +9,8 @@ import streamlit as st
 from carto_core.quadrants import QUADRANTS, Cuts
 from carto_core.store.reader import Run
 from carto_core.types import Int32, SampleTable
-from carto_core.ui import cache
+from carto_core.ui import cache, state
+from carto_core.ui.shortcuts import key_of
 from carto_core.workflows import light
 
 PAGE = 50
@@ -37,9 +38,10 @@ def pick_row(run: Run, table: SampleTable, cuts: Cuts, ids: Int32, *, name: str)
     if pages > 1:
         page = int(st.number_input(f"Page (of {pages:,})", 1, pages, 1, key=f"{name}_page_{pages}"))
     shown = ids[(page - 1) * PAGE : page * PAGE]
+    key = f"{name}_rows_{hash(shown.tobytes())}"
     event = st.dataframe(
         _frame(run, table, cuts, shown),
-        key=f"{name}_rows_{hash(shown.tobytes())}",
+        key=key,
         on_select="rerun",
         selection_mode="single-row",
         hide_index=True,
@@ -47,7 +49,24 @@ def pick_row(run: Run, table: SampleTable, cuts: Cuts, ids: Int32, *, name: str)
         column_config={"text": st.column_config.TextColumn(width="large")},
     )
     rows = event["selection"]["rows"]
-    return int(shown[rows[0]]) if rows and rows[0] < len(shown) else None
+    if not rows or rows[0] >= len(shown):
+        return None
+    _neighbours(key, rows[0], len(shown))
+    return int(shown[rows[0]])
+
+
+def _neighbours(key: str, row: int, num_rows: int) -> None:
+    """Draw the buttons that pick the row before and after, so that one can read on without the mouse."""
+    with st.container(horizontal=True):
+        for word, to in (("Previous", row - 1), ("Next", row + 1)):
+            st.button(
+                f"{word} sample",
+                key=f"{key}_{word}",
+                disabled=not 0 <= to < num_rows,
+                shortcut=key_of(word.lower()),
+                on_click=state.pick_row,
+                args=(key, to),
+            )
 
 
 def hidden(run: Run, table: SampleTable) -> np.ndarray:

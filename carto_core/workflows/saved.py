@@ -1,0 +1,131 @@
+"""Selections that people gave a name, in the run's directory: `selections/NAME.json`, a selection file with its name."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from carto_core.errors import SelectionError
+from carto_core.rules import describe
+from carto_core.store.reader import Run
+from carto_core.store.rundir import write_json
+from carto_core.types import SampleTable, Selection
+from carto_core.workflows import light
+from carto_core.workflows.naming import checked_name
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A saved selection as a list shows it.
+
+    Attributes:
+        name: of the file, without its ending.
+        num_samples: None where the file cannot be read.
+        words: its rule; what is wrong where the file cannot be read.
+    """
+
+    name: str
+    num_samples: int | None
+    words: str
+
+
+def save_selection(run: Run, selection: Selection, name: str, *, table: SampleTable | None = None) -> Path:
+    """Write a selection under a name that is not taken, and return the file.
+
+    Raises:
+        SelectionError: the name cannot be one, or is taken.
+    """
+    name = checked_name(name, error=SelectionError)
+    return light.write_selection(run, selection, _taken(run, name), name=name, table=table)
+
+
+def list_saved(run: Run) -> list[Saved]:
+    """Return the saved selections in order of name; a file that cannot be read is listed as that."""
+    return [_saved(path) for path in sorted(run.files.selections.glob("[!.]*.json"), key=lambda p: p.name.casefold())]
+
+
+def load_saved(run: Run, name: str, *, table: SampleTable | None = None) -> Selection:
+    """Return a saved selection; see `light.read_selection`. The keys decide.
+
+    Raises:
+        SelectionError: there is none of this name, or its file is damaged or belongs to another corpus.
+    """
+    return light.read_selection(run, _existing(run, name), table=table)
+
+
+def still_names(run: Run, selection: Selection, *, table: SampleTable | None = None) -> bool:
+    """Return whether a selection's rule gives the very samples that it was saved with; a rescore may have changed that."""
+    try:
+        found = light.select(run, selection.rule, table=table)
+    except SelectionError:
+        return False
+    return np.array_equal(found.sample_ids, selection.sample_ids)
+
+
+def rename_saved(run: Run, name: str, new: str) -> Path:
+    """Give a saved selection another name, and return its new file.
+
+    Raises:
+        SelectionError: there is none of this name, its file is damaged, or the new name cannot be one or is taken.
+    """
+    old, new = _existing(run, name), checked_name(new, error=SelectionError)
+    content = _content(old)
+    path = _taken(run, new)
+    write_json(path, content | {"name": new})
+    old.unlink(missing_ok=True)
+    return path
+
+
+def delete_saved(run: Run, name: str) -> None:
+    """Delete a saved selection.
+
+    Raises:
+        SelectionError: there is none of this name.
+    """
+    _existing(run, name).unlink(missing_ok=True)
+
+
+def _path(run: Run, name: str) -> Path:
+    return run.files.selections / f"{checked_name(name, error=SelectionError)}.json"
+
+
+def _existing(run: Run, name: str) -> Path:
+    path = _path(run, name)
+    if not path.is_file():
+        known = ", ".join(saved.name for saved in list_saved(run)) or "none yet"
+        raise SelectionError(f"run {run.run_id} has no saved selection {name!r} (there: {known})")
+    return path
+
+
+def _taken(run: Run, name: str) -> Path:
+    """Return the file of a new name, made empty: whoever comes second finds it taken."""
+    path = _path(run, name)
+    path.parent.mkdir(exist_ok=True)
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        raise SelectionError(
+            f"run {run.run_id} has a saved selection {name!r} already; choose another name, or rename or delete that one"
+        ) from None
+    return path
+
+
+def _content(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content["keys"], list) or not isinstance(content["rule"], dict):
+            raise TypeError("its keys or its rule have another form")
+        return content
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+        raise SelectionError(f"{path} cannot be read as a selection file: {error!r}") from None
+
+
+def _saved(path: Path) -> Saved:
+    try:
+        content = _content(path)
+    except SelectionError:
+        return Saved(path.stem, None, "damaged: it cannot be read")
+    return Saved(path.stem, len(content["keys"]), describe(content["rule"]))
