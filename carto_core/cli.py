@@ -457,6 +457,21 @@ def export(*, run: str, runs_root: str | None, as_json: bool, plan_dir: str, out
 
 
 @cli.command()
+@_run_command
+@click.argument("plan_dir", metavar="PLAN_DIR")
+@click.option("--out", default=None, type=click.Path(path_type=Path), help="Default: RUN/plans/HASH/report.html.")
+@click.option(
+    "--with-texts", type=int, default=0, metavar="N", help="Print the N most memorized affected samples in full."
+)
+def report(*, run: str, runs_root: str | None, as_json: bool, plan_dir: str, out: Path | None, with_texts: int) -> None:
+    """Write one HTML file about a run and a plan, for somebody who was not there."""
+    from carto_core.workflows.reporting import write_report
+
+    result = write_report(open_run(run, runs_root), plan_dir, out=out, with_texts=with_texts)
+    _show(result, f"{result['path']}\n{result['headline']}", as_json=as_json)
+
+
+@cli.command()
 @runs_root_option
 @json_option
 def runs(*, runs_root: str | None, as_json: bool) -> None:

@@ -184,7 +184,7 @@ def intervention_rows(run: Run, plan: Plan, table: SampleTable, *, without_canar
         {
             "key": table.key[ids],
             "sample_id": ids.astype(np.int32),
-            "action": _actions(plan)[ids],
+            "action": actions_of(plan)[ids],
             "weight": plan.weights[ids],
             "repeat": plan.repeats[ids],
             "quadrant": scores["quadrant"].to_numpy(object),
@@ -246,7 +246,8 @@ def _manifest(run: Run, facts: dict[str, Any], rows: pd.DataFrame, path: Path) -
     }
 
 
-def _actions(plan: Plan) -> np.ndarray:
+def actions_of(plan: Plan) -> np.ndarray:
+    """Return object[N]: what happens to each sample, `keep`, `reweight`, `upsample` or `prune`."""
     actions = np.full(len(plan.repeats), "keep", dtype=object)
     actions[plan.weights != 1] = "reweight"
     actions[plan.repeats > 1] = "upsample"

@@ -92,3 +92,13 @@ AUDITS: dict[str, Audit] = {
         ),
     )
 }
+
+# The attacks of the membership audit, by their names in its summary.
+ATTACK_TITLES: dict[str, str] = {
+    "loss": "Loss",
+    "zlib": "Loss per compressed byte",
+    "reference": "Reference models",
+    "min_k": "Min-K%",
+    "min_k_pp": "Min-K%++",
+    "lira": "LiRA, offline",
+}

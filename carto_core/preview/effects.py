@@ -15,6 +15,7 @@ from carto_core.types import ROLES, Interval
 
 CONFIDENCE = 0.95
 MAX_FLIPS = 20
+NO_INTERVAL, NOT_SHOWN = "no interval: measure more seeds", "no effect shown (covers 0)"
 METRICS: dict[str, str] = {
     **{f"extraction.{role}": f"canary extraction, {role} half (share)" for role in ROLES},
     "natural_extraction": "natural extraction (share of duplicate groups)",
@@ -111,6 +112,15 @@ def part_of_oracles(line: dict[str, Any], lines: Sequence[dict[str, Any]]) -> fl
         for of in (line, oracle)
     )
     return mine / whole if mine is not None and whole is not None and whole < 0 else math.nan
+
+
+def reading(effect: dict[str, Any]) -> str:
+    """Return what an effect of `measure.json` shows: `lower`, `higher`, or why neither can be said."""
+    if effect["low"] is None:
+        return NO_INTERVAL
+    if effect["low"] <= 0 <= effect["high"]:
+        return NOT_SHOWN
+    return "lower" if effect["high"] < 0 else "higher"
 
 
 def read_measurement(folder: Path) -> dict[str, Any] | None:

@@ -545,6 +545,12 @@ def test_a_measurement_is_read_with_all_arms_and_a_verdict(run):
     assert "more than a random choice of its size" in words(app)
 
 
+def test_the_report_can_be_taken_along_measured_or_not(run):
+    app = with_hotspots(run)
+
+    assert "Download the report" in [button.proto.label for button in app.get("download_button")]
+
+
 def test_an_unknown_metric_of_a_measurement_is_no_crash(run):
     app = with_hotspots(run)
     (plan_dir,) = run.files.plans.iterdir()

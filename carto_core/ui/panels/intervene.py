@@ -16,8 +16,9 @@ from carto_core.export import EXPORTS, sampler_snippet
 from carto_core.interventions import DEFAULT_ALPHA, DEFAULT_GAMMA
 from carto_core.plots.charts import arms_figure
 from carto_core.preview.arms import ARMS, expected_minutes
-from carto_core.preview.effects import METRICS, metric_of, read_measurement
+from carto_core.preview.effects import METRICS, metric_of, read_measurement, reading
 from carto_core.quadrants import Cuts
+from carto_core.report.document import report_html
 from carto_core.store.reader import Run
 from carto_core.store.rundir import resolve_runs_root
 from carto_core.types import Plan, SampleTable
@@ -27,6 +28,7 @@ from carto_core.ui.panels import groups, plans, quality, working
 from carto_core.ui.panels.chosen import Chosen
 from carto_core.ui.shell import go, scored_run, theme, told
 from carto_core.workflows import light, lineage
+from carto_core.workflows.reporting import gather
 
 # One chooses by the calibration half, so what is reported is the other.
 SHOWN = ("extraction.report", "ppl_nats", "natural_extraction", "exposure.report")
@@ -57,6 +59,7 @@ def page() -> None:
         with right:
             _estimate()
             _measured(run, plan_dir)
+            _report(run, plan_dir, table)
         groups.effects(run, table, plan)
         groups.near_copies(run, table, plan)
         _export(run, plan_dir, int(plan.affected.sum()))
@@ -206,15 +209,7 @@ def _effect_row(effect: dict[str, Any]) -> dict[str, Any]:
     low, high = ("?" if effect[name] is None else f"{effect[name]:+.3f}" for name in ("low", "high"))
     difference = "unknown" if effect["estimate"] is None else f"{effect['estimate']:+.3f} [{low}, {high}]"
     facts = {"metric": METRICS[effect["metric"]], "against": effect["against"], "difference": difference}
-    return facts | {"reading": _reading(effect)}
-
-
-def _reading(effect: dict[str, Any]) -> str:
-    if effect["low"] is None:
-        return "no interval: measure more seeds"
-    if effect["low"] <= 0 <= effect["high"]:
-        return "no effect shown (covers 0)"
-    return "lower" if effect["high"] < 0 else "higher"
+    return facts | {"reading": reading(effect)}
 
 
 def _verdict(effects: list[dict[str, Any]]) -> str:
@@ -222,12 +217,23 @@ def _verdict(effects: list[dict[str, Any]]) -> str:
     against = next(
         e for e in effects if (e["arm"], e["against"], e["metric"]) == ("plan", "control", "extraction.report")
     )
-    reading = _reading(against)
-    if reading == "lower":
+    shown = reading(against)
+    if shown == "lower":
         return "**The plan lowers extraction of report canaries more than a random choice of its size does.**"
-    if reading == "higher":
+    if shown == "higher":
         return "**The plan raises extraction of report canaries against a random choice of its size. Do not apply it for privacy.**"
     return "**Not shown to do more than a random choice of its size.** More seeds narrow the interval."
+
+
+def _report(run: Run, plan_dir: Path, table: SampleTable) -> None:
+    st.download_button(
+        "Download the report",
+        lambda: report_html(gather(run, plan_dir, table=table)),
+        f"report-{run.run_id}-{plan_dir.name}.html",
+        mime="text/html",
+        on_click="ignore",
+        help="One file about this run and plan, with what was measured. It holds no sample's text, and needs no network.",
+    )
 
 
 def _export(run: Run, plan_dir: Path, num_rows: int) -> None:

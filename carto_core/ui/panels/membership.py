@@ -6,20 +6,12 @@ from typing import Any
 
 import streamlit as st
 
-from carto_core.audits import AUDITS
+from carto_core.audits import ATTACK_TITLES, AUDITS
 from carto_core.plots.charts import Bar, intervals_figure
 from carto_core.store.reader import Run
 from carto_core.ui.panels.canaries import CHART
 from carto_core.ui.shell import theme
 
-TITLES = {
-    "loss": "Loss",
-    "zlib": "Loss per compressed byte",
-    "reference": "Reference models",
-    "min_k": "Min-K%",
-    "min_k_pp": "Min-K%++",
-    "lira": "LiRA, offline",
-}
 RATES = {"tpr_at_fpr_0.01": "TPR at 1 % FPR", "tpr_at_fpr_0.001": "TPR at 0.1 % FPR"}
 CHANCE = 0.5
 
@@ -56,7 +48,7 @@ def membership(run: Run, audit: dict[str, Any]) -> None:
 
 
 def _row(run: Run, name: str, attack: dict[str, Any]) -> dict[str, str]:
-    facts = {"attack": TITLES.get(name, str(name)), "AUC [95 %]": "–"}
+    facts = {"attack": ATTACK_TITLES.get(name, str(name)), "AUC [95 %]": "–"}
     if attack["status"] != "run":
         command = attack["command"].replace(" RUN ", f" {run.run_id} ")
         facts |= {"reading": f"not run: needs fold models; {command}, then audit again"}
@@ -91,7 +83,7 @@ def _left_out(reasons: dict[str, int]) -> str:
 
 def _bar(name: str, auc: dict[str, Any]) -> Bar:
     value, low, high = (_or_nan(auc[end]) for end in ("value", "low", "high"))
-    return Bar(TITLES.get(name, str(name)), value, low, high)
+    return Bar(ATTACK_TITLES.get(name, str(name)), value, low, high)
 
 
 def _or_nan(value: float | None) -> float:
