@@ -459,6 +459,40 @@ def export(*, run: str, runs_root: str | None, as_json: bool, plan_dir: str, out
 @cli.command()
 @_run_command
 @click.argument("plan_dir", metavar="PLAN_DIR")
+@click.option("--seed", type=int, default=None, help="Of initialisation and order (default: the run's own).")
+@click.option("--equal", type=click.Choice(["steps", "epochs"]), default="steps", show_default=True)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The new run's directory.")
+@click.option("--resume", is_flag=True, help="Go on with the interrupted retrain in --out.")
+def retrain(
+    *, run: str, runs_root: str | None, as_json: bool, plan_dir: str, out: Path, resume: bool, **how: Any
+) -> None:
+    """Train a run's corpus under a plan as a run of its own, with snapshots, scores and map."""
+    from carto_core.workflows.training import resume_plan, train_plan
+
+    opened = open_run(run, runs_root)
+    result = resume_plan(opened, plan_dir, out) if resume else train_plan(opened, plan_dir, out, **how)
+    _show(result, f"{result['status']}: {result['run']} ({result['num_samples']:,} samples)", as_json=as_json)
+
+
+@cli.command()
+@click.argument("run_a", metavar="RUN_A")
+@click.argument("run_b", metavar="RUN_B")
+@click.option("--x", default=None, help="Score on x for both (default: the one that both were cut on).")
+@click.option("--y", default=None, help="Score on the memorization axis for both, likewise.")
+@click.option("--cuts", type=click.Choice(["own", "a"]), default="own", show_default=True, help="Whose thresholds.")
+@runs_root_option
+@json_option
+def compare(*, run_a: str, run_b: str, runs_root: str | None, as_json: bool, **how: Any) -> None:
+    """Say what changed from one scored run to another: quadrants, top movers, new hotspots, canaries."""
+    from carto_core.workflows.comparing import compare_runs
+
+    found = compare_runs(open_run(run_a, runs_root), open_run(run_b, runs_root), **how)
+    _show(found.to_dict(), "\n".join(found.lines()), as_json=as_json)
+
+
+@cli.command()
+@_run_command
+@click.argument("plan_dir", metavar="PLAN_DIR")
 @click.option("--out", default=None, type=click.Path(path_type=Path), help="Default: RUN/plans/HASH/report.html.")
 @click.option(
     "--with-texts", type=int, default=0, metavar="N", help="Print the N most memorized affected samples in full."

@@ -11,6 +11,7 @@
     + RunCorrupt       files disagree with the run's manifest
   x SelectionError     a rule that cannot be resolved, or resolves to nothing
   x PlanError          an intervention that cannot be made, or a plan file that is damaged
+  x CompareError       two runs that have nothing to compare
   x JobError           a job that cannot be started or cancelled
   x Cancelled          the user stopped the work; nothing is broken
 
@@ -69,6 +70,10 @@ class SelectionError(CartoError):
 
 class PlanError(CartoError):
     """An intervention that cannot be made, or a plan file that is damaged."""
+
+
+class CompareError(CartoError):
+    """Two runs that have nothing to compare."""
 
 
 class JobError(CartoError):

@@ -139,6 +139,7 @@ class SampleTable:
         tau_y: saved cut of y, in the score's units.
         truth: float32[N] by name, what the twin run said: `extracted`, `exposed` (1, 0, NaN = not asked); empty where
             no twin was trained.
+        repeats: int32[N], how often the run drew each sample per epoch; None = once each.
     """
 
     run_id: str
@@ -155,6 +156,7 @@ class SampleTable:
     tau_x: float
     tau_y: float
     truth: dict[str, Float32] = field(default_factory=dict)
+    repeats: Int32 | None = None
 
     def __len__(self) -> int:
         return len(self.key)
@@ -163,3 +165,8 @@ class SampleTable:
     def is_canary(self) -> Bool:
         """bool[N]: planted by us, not in the user's corpus."""
         return ~np.isnan(self.canary_id)
+
+    @property
+    def is_trained(self) -> Bool:
+        """bool[N]: drawn at all; what a retrain's plan pruned is measured, but held out."""
+        return np.ones(len(self), bool) if self.repeats is None else self.repeats > 0

@@ -23,7 +23,7 @@ from carto_core.interventions import make_plan
 from carto_core.preview.effects import effects_of
 from carto_core.quadrants import Cuts
 from carto_core.report import sections, words
-from carto_core.report.commands import plan_commands, train_command
+from carto_core.report.commands import commands, plan_commands, train_command
 from carto_core.report.document import report_html
 from carto_core.report.drawings import map_svg, rows_svg, ticks
 from carto_core.report.measured import MEASURES, effect_of, rows_of, verdict
@@ -580,6 +580,17 @@ def test_every_command_of_the_report_is_understood_and_makes_the_plan_again(run,
             assert done.value.code == 0
         assert facts.plan_facts["plan_sha256"].startswith(plan_dir.name)
     assert len(list(run.files.plans.iterdir())) == 3, "the command lines made the very same three plans"
+
+
+def test_the_report_of_a_retrain_says_what_it_was_trained_under(run):
+    of_plan = {"parent_run": "first", "plan_sha256": "ab" * 32, "train_seed": 3, "equal": "epochs"}
+    facts = gather(run, saved_plan(run, hotspots(run)))
+
+    line = commands(dataclasses.replace(facts, manifest=facts.manifest | of_plan))[0]
+
+    said = options_of(line)
+    assert line.startswith("python -m carto_core retrain first data/runs/first/plans/abababababababab ")
+    assert (said["seed"], said["equal"], said["out"]) == (3, "epochs", Path("data/runs/run"))
 
 
 def test_a_plan_that_no_command_line_says_is_called_so(run):

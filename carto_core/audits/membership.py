@@ -34,7 +34,7 @@ def audit_membership(subject: Subject, *, trained_on: Bool | None = None) -> Aud
 
     Args:
         subject: the model, its run's corpus and, where they were trained, the fold models.
-        trained_on: bool[N], samples that the model was trained on; None means all.
+        trained_on: bool[N], samples that the model was trained on; None means those of the run.
 
     Raises:
         RunCorrupt: the fold models were trained on another number of texts.
@@ -84,12 +84,13 @@ def draw_pool(corpus: RunCorpus, *, trained_on: Bool | None = None, seed: int) -
 
     Args:
         corpus: of the run.
-        trained_on: bool[N]; None means all.
+        trained_on: bool[N]; None means those of the run.
         seed: of the draw within groups.
     """
     rng = np.random.default_rng([seed, 9])
     group, validation_group = corpus.group_id, duplicate_groups(_texts(corpus, corpus.validation))
-    trained = np.ones(len(group), bool) if trained_on is None else np.asarray(trained_on)
+    of_run = np.ones(len(group), bool) if corpus.repeats is None else corpus.repeats > 0
+    trained = of_run if trained_on is None else np.asarray(trained_on)
     too_large = np.bincount(group)[group] > np.bincount(validation_group).max(initial=0)
     reasons = {
         "canaries": np.isin(group, group[~np.isnan(corpus.canary_id)]),

@@ -13,7 +13,7 @@ from carto_core.corpus.tokenizer import BPE
 from carto_core.errors import RunCorrupt
 from carto_core.store.reader import Run
 from carto_core.tasks.language import LanguageTask
-from carto_core.types import Float64, Int32
+from carto_core.types import Float32, Float64, Int32
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class RunCorpus:
         canaries: inserted ones and controls.
         words: what random words were drawn from; empty without canaries.
         tokenizer: frozen.
+        repeats: int32[N], how often the run draws each sample per epoch; None = once each.
+        weights: float32[N]; None = 1 each.
     """
 
     texts: list[str]
@@ -41,6 +43,8 @@ class RunCorpus:
     canaries: list[Canary]
     words: list[str]
     tokenizer: BPE
+    repeats: Int32 | None = None
+    weights: Float32 | None = None
 
     def task(self, config: RunConfig, tokens: Tokens | None = None) -> LanguageTask:
         """Return the run's task over its training samples, or over other tokens."""
@@ -56,7 +60,7 @@ def load_run_corpus(run: Run) -> RunCorpus:
     """Return the corpus of a run, live or sealed.
 
     Raises:
-        RunCorrupt: the tokenizer gives other token counts than the run recorded.
+        RunCorrupt: the tokenizer gives other token counts than the run recorded, or a retrain's plan is gone.
     """
     tokenizer = BPE.load(run.files.tokenizer)
     samples = run.samples("sample_id, text, group_id, num_tokens, canary_id")
@@ -72,6 +76,7 @@ def load_run_corpus(run: Run) -> RunCorpus:
     ]
     validation_texts: list[str] = run.validation()["text"].tolist()
     unplanted = [text for text, planted in zip(texts, samples["canary_id"].notna(), strict=True) if not planted]
+    repeats, weights = run.drawn()
     return RunCorpus(
         texts=texts,
         group_id=samples["group_id"].to_numpy(np.int32),
@@ -82,4 +87,6 @@ def load_run_corpus(run: Run) -> RunCorpus:
         canaries=canaries,
         words=corpus_words(list(dict.fromkeys(unplanted))) if canaries else [],
         tokenizer=tokenizer,
+        repeats=repeats,
+        weights=weights,
     )

@@ -102,4 +102,9 @@ PROBES: dict[str, Probe] = {
         ),
     )
 }
+UNDER_A_PLAN = (
+    "near_duplicates",
+    "passes",
+    "twin",
+)  # the others train on the whole corpus, whatever the run was drawn by
 CHEAP = ("near_duplicates",)  # a training runs them by itself: less than a millisecond a text

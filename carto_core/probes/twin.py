@@ -37,7 +37,7 @@ def twin_columns(probing: Probing) -> dict[str, Float32]:
     more, whether tokens 17 to 32 follow from the first 16. `exposed`: exposure among 10,000 references is at least
     log2(1000) bits. Both under a model with the run's plan, corpus and canaries, and the seed + 1000.
     """
-    seed = probing.config.engine.seed + SEED_STEP
+    seed = probing.run.manifest.get("train_seed", probing.config.engine.seed) + SEED_STEP
     path = probing.folder / f"twin-{seed}.json"
     run_side_by_side(
         _train_twin,
@@ -69,7 +69,14 @@ def _train_twin(run_path: Path, seed: int, path: Path) -> None:
     config = RunConfig.from_dict(run.manifest["config"])
     corpus = load_run_corpus(run)
     told = Told(path)
-    trained = train(corpus.task(config), dataclasses.replace(config.engine, seed=seed), progress=told)
+    trained = train(
+        corpus.task(config),
+        dataclasses.replace(config.engine, seed=seed),
+        repeats=corpus.repeats,
+        weights=corpus.weights,
+        steps=run.manifest.get("steps"),
+        progress=told,
+    )
     subject = Subject(trained.model, trained.device, config, corpus)
     extraction = audit_extraction(subject, searches=False).per_item
     exposures = audit_exposure(subject, num_references=REFERENCES, searches=False, controls=False).per_item

@@ -36,6 +36,16 @@ def train_command(config: RunConfig, run_id: str) -> str:
     return command(*words, "--out", f"data/runs/{run_id}")
 
 
+def _training_command(facts: Facts) -> str:
+    """Return `train`, or `retrain` where the run was itself trained under a plan."""
+    manifest, run_id = facts.manifest, facts.run_id
+    if "parent_run" not in manifest:
+        return train_command(RunConfig.from_dict(manifest["config"]), run_id)
+    plan_dir = f"data/runs/{manifest['parent_run']}/plans/{manifest['plan_sha256'][:16]}"
+    how = ["--seed", manifest["train_seed"], "--equal", manifest["equal"]]
+    return command("retrain", manifest["parent_run"], plan_dir, *how, "--out", f"data/runs/{run_id}")
+
+
 def settings_without_flag(config: RunConfig) -> dict[str, Any]:
     """Return the settings that no flag can set and that are not the default; `run.json` keeps them."""
     every = config.corpus.to_dict() | config.engine.to_dict()
@@ -52,7 +62,7 @@ def measure_command(facts: Facts) -> str:
 def commands(facts: Facts) -> list[str]:
     """Return all command lines in order, from the corpus to this report."""
     run_id = facts.run_id
-    lines = [train_command(RunConfig.from_dict(facts.manifest["config"]), run_id)]
+    lines = [_training_command(facts)]
     for probe in facts.probes:
         models = ["--models", facts.fold_models] if probe == "folds" and facts.fold_models else []
         lines.append(command("probe", run_id, probe, *models))

@@ -151,7 +151,8 @@ def _rows_of(table: SampleTable, canaries: pd.DataFrame) -> _Rows:
 
 
 def _inserted(table: SampleTable, rows: _Rows, of_role: Bool) -> tuple[Bool, Bool]:
-    return table.is_canary & of_role, alone(table.group_id, among=~table.is_canary)
+    trained = table.is_trained
+    return table.is_canary & of_role & trained, alone(table.group_id, among=~table.is_canary) & trained
 
 
 def _extracted(table: SampleTable, rows: _Rows, of_role: Bool) -> tuple[Bool, Bool]:

@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from carto_core.errors import RunCorrupt, RunNotSealed
 from carto_core.store.rundir import RunDir, find_run, read_manifest, run_status
@@ -89,6 +90,20 @@ class Run:
             con.register("wanted", wanted)
             rows = con.execute("select text from wanted join samples using (sample_id) order by place").fetchall()
         return [row[0] for row in rows]
+
+    def drawn(self) -> tuple[Int32, Float32]:
+        """Return repeats int32[N] and weights float32[N] that the run trains under: a retrain's plan, else ones.
+
+        Raises:
+            RunCorrupt: the run is a retrain and its plan.parquet is gone.
+        """
+        path = self.files.table("plan")
+        if path.is_file():
+            rows = pq.read_table(path, columns=["repeat", "weight"])
+            return rows["repeat"].to_numpy().astype(np.int32), rows["weight"].to_numpy().astype(np.float32)
+        if "parent_run" in self.manifest:
+            raise RunCorrupt(f"run {self.run_id} was trained under a plan and has no plan.parquet; copy it back")
+        return np.ones(self.num_samples, np.int32), np.ones(self.num_samples, np.float32)
 
     def validation(self) -> pd.DataFrame:
         """Return `validation(key, text, num_tokens)`."""

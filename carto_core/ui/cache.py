@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import streamlit as st
 
+from carto_core.compare import Comparison, WhichCuts
 from carto_core.quadrants import Cuts
 from carto_core.scores.agreement import agreement
 from carto_core.scores.quality import Quality
@@ -16,6 +18,7 @@ from carto_core.scores.recommendation import Recommendation
 from carto_core.store.reader import Run, meta_of, open_run
 from carto_core.types import Float32, SampleTable
 from carto_core.workflows import light
+from carto_core.workflows.comparing import compare_runs, roles_shown
 
 BAND_SAMPLES = 20_000  # a band of more would look the same
 
@@ -68,6 +71,22 @@ def trajectories_of(run: Run) -> tuple[list[float], Float32]:
 def canaries_of(run: Run) -> pd.DataFrame:
     """Return the run's canaries, of both roles: what may be shown is for the caller to say."""
     return _canaries(str(run.files.path), run.version)
+
+
+def trajectory_of(run: Run, sample_id: int | None) -> tuple[list[int], Float32]:
+    """Return the optimizer steps of the scored snapshots, and float32[S] of one sample; both empty for None."""
+    if sample_id is None:
+        return [], np.empty(0, np.float32)
+    kind = "during" if run.meta().get("score_kind") == "during" else "after"
+    return run.snapshots(kind)["step"].tolist(), run.trajectories(kind, np.array([sample_id], np.int32))[:, 0]
+
+
+def comparison_of(run_a: Run, run_b: Run, *, x: str, y: str, cuts: WhichCuts) -> Comparison:
+    """Return what changed from one run to another, both placed by the scores x and y."""
+    audits = tuple(_stamp(run.files.audits / "extraction.json") for run in (run_a, run_b))
+    roles = roles_shown(run_a, run_b)
+    places = (str(run_a.files.path), run_a.version, str(run_b.files.path), run_b.version)
+    return _comparison(*places, x, y, cuts, roles, audits)
 
 
 def tokens_of(run: Run, *, sample_id: int | None = None, canary_id: int | None = None) -> dict[str, Any] | None:
@@ -140,3 +159,24 @@ def _trajectories(path: str, version: tuple[int, int]) -> tuple[list[float], Flo
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _canaries(path: str, version: tuple[int, int]) -> pd.DataFrame:
     return open_run(path).canaries()
+
+
+@st.cache_resource(max_entries=8, show_spinner="Comparing the runs ...")
+def _comparison(
+    path_a: str,
+    version_a: tuple[int, int],
+    path_b: str,
+    version_b: tuple[int, int],
+    x: str,
+    y: str,
+    cuts: WhichCuts,
+    roles: tuple[str, ...],
+    audits: tuple[int, ...],
+) -> Comparison:
+    tables = {"table_a": _table(path_a, version_a), "table_b": _table(path_b, version_b)}
+    return compare_runs(open_run(path_a), open_run(path_b), x=x, y=y, cuts=cuts, **tables)
+
+
+def _stamp(path: Path) -> int:
+    """Return a number that changes when a file is written anew; 0 where there is none."""
+    return path.stat().st_mtime_ns if path.is_file() else 0

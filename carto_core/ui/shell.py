@@ -19,6 +19,7 @@ PAGES = {
     "samples": ("pages/samples.py", "Samples"),
     "intervene": ("pages/intervene.py", "Intervene"),
     "audit": ("pages/audit.py", "Audit"),
+    "compare": ("pages/compare.py", "Compare"),
     "evidence": ("pages/evidence.py", "Evidence"),
 }
 # Outlines that are drawn on the map must not swallow the mouse, or no lasso could begin inside one.

@@ -50,6 +50,9 @@ class View:
         restrict: whether the selection keeps only the hits of search and filters.
         with_copies: whether the selection takes all copies of what it holds.
         zoom: x from, x to, y from, y to; None shows everything.
+        other: id of the run that `run` is compared with; empty takes the likeliest.
+        compared_on: score on the memorization axis of that comparison; empty takes the run's saved one.
+        same_cuts: whether both runs are placed by the thresholds of `run`.
     """
 
     run: str = ""
@@ -67,6 +70,9 @@ class View:
     restrict: bool = False
     with_copies: bool = False
     zoom: tuple[float, float, float, float] | None = None
+    other: str = ""
+    compared_on: str = ""
+    same_cuts: bool = False
 
     def filter_rule(self) -> Rule | None:
         """Return the rule of search and filters, or None where none is set."""
@@ -106,7 +112,8 @@ def put(**changes: Any) -> None:
     before = get()
     view = dataclasses.replace(before, **changes)
     if view.run != before.run:
-        view = View(run=view.run)
+        other = "" if view.other == view.run else view.other
+        view = View(run=view.run, other=other, compared_on=view.compared_on, same_cuts=view.same_cuts)
         remember(_HISTORY, None)
         _new_chart()
     elif view.selection_rule() != before.selection_rule():
@@ -384,8 +391,8 @@ def _check(view: View) -> None:
     is_number = {name: isinstance(getattr(view, name), int | float) for name in ("cut_x", "cut_y")}
     good = [
         *is_number.values(),
-        *(isinstance(getattr(view, name), str) for name in ("x", "y", "colour", "text")),
-        *(isinstance(getattr(view, name), bool) for name in ("copies_only", "restrict", "with_copies")),
+        *(isinstance(getattr(view, name), str) for name in ("x", "y", "colour", "text", "other", "compared_on")),
+        *(isinstance(getattr(view, name), bool) for name in ("copies_only", "restrict", "with_copies", "same_cuts")),
         all(isinstance(name, str) for name in view.source),
         view.max_tokens is None or (isinstance(view.max_tokens, int) and view.max_tokens >= 1),
         view.region is None or isinstance(view.region, dict),

@@ -19,7 +19,7 @@ import pyarrow as pa
 from carto_core import interventions, quadrants
 from carto_core.config import ScoreConfig
 from carto_core.engine.side_by_side import num_workers
-from carto_core.errors import RunCorrupt, RunNotSealed, SelectionError, UnknownNameError
+from carto_core.errors import PlanError, RunCorrupt, RunNotSealed, SelectionError, UnknownNameError
 from carto_core.export import export_corpus, export_list, read_plan, write_plan
 from carto_core.preview.arms import Arm, Equal, arms_of
 from carto_core.probes import DEFAULT_MODELS, PROBES
@@ -77,6 +77,7 @@ def _table(run: Run, scores: dict[str, Float32], cuts: Cuts) -> SampleTable:
         tau_x=cuts.tau_x,
         tau_y=cuts.tau_y,
         truth={name: probes[name] for name in TRUTHS if name in probes},
+        repeats=run.drawn()[0],
     )
 
 
@@ -346,17 +347,47 @@ def read_selection(run: Run, path: str | Path, *, table: SampleTable | None = No
 def plan_action(
     run: Run, selection: Selection, *, action: str, factor: float | None = None, table: SampleTable | None = None
 ) -> Plan:
-    """Return the plan that does one thing to a selection; see `interventions.make_plan`."""
-    return interventions.make_plan(selection, table or load_table(run), action=action, factor=factor)
+    """Return the plan that does one thing to a selection; see `interventions.make_plan` and `_on_top`."""
+    return _on_top(run, interventions.make_plan(selection, table or load_table(run), action=action, factor=factor))
 
 
 def plan_policy(
     run: Run, *, alpha: float, gamma: float, cuts: Cuts | None = None, table: SampleTable | None = None
 ) -> Plan:
-    """Return the four-quadrant plan at the given or the saved cuts, with warnings from the run's audits."""
+    """Return the four-quadrant plan at the given or the saved cuts, with warnings from the run's audits; see `_on_top`."""
     table = table or load_table(run)
-    return interventions.quadrant_policy(
+    policy = interventions.quadrant_policy(
         table, cuts or Cuts.of(table), alpha=alpha, gamma=gamma, extractable=extracted_samples(run)
+    )
+    return _on_top(run, policy)
+
+
+def _on_top(run: Run, plan: Plan) -> Plan:
+    """Return a plan together with the one that the run itself was trained under, so that a second cut keeps the first.
+
+    Repeats and weights are multiplied.
+
+    Raises:
+        PlanError: the two together leave nothing to train on.
+    """
+    repeats, weights = run.drawn()
+    before = (repeats != 1) | (weights != 1)
+    if not before.any():
+        return plan
+    if not (plan.repeats * repeats).any():
+        raise PlanError(f"with what was pruned before run {run.run_id}, the plan leaves nothing to train on")
+    earlier = f"plan of run {run.run_id}"
+    reason = [
+        "; ".join(part for part in (earlier if was else "", now) if part)
+        for was, now in zip(before, plan.reason, strict=True)
+    ]
+    note = f"On top of the plan that run {run.run_id} was trained under, which changed {int(before.sum()):,} samples."
+    return dataclasses.replace(
+        plan,
+        repeats=plan.repeats * repeats,
+        weights=plan.weights * weights,
+        reason=reason,
+        notes=(*plan.notes, note),
     )
 
 
@@ -410,8 +441,13 @@ def measurement_arms(run: Run, plan_dir: str | Path, *, seeds: int, equal: Equal
     """Return the arms that measuring a plan would need.
 
     Raises:
-        PlanError: the plan cannot be read.
+        PlanError: the plan cannot be read, or the run was itself trained under a plan.
     """
+    if (parent := run.manifest.get("parent_run")) is not None:
+        raise PlanError(
+            f"run {run.run_id} was trained under a plan, and a measurement compares with the whole corpus; measure a "
+            f"plan of {parent}, or train this one in full: python -m carto_core retrain {run.run_id} {plan_dir} --out DIR"
+        )
     table = load_table(run)
     plan, _ = read_plan(plan_dir, table)
     return arms_of(run, plan, table, seeds=seeds, equal=equal)

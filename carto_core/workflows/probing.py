@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from carto_core.errors import ConfigError, UnknownNameError
-from carto_core.probes import DEFAULT_MODELS, PROBES
+from carto_core.probes import DEFAULT_MODELS, PROBES, UNDER_A_PLAN
 from carto_core.probes.probing import Probing
 from carto_core.store.folds import accuracy_gap, held_out_gap, read_folds, split_half_reliability
 from carto_core.store.probes import write_probe
@@ -29,7 +29,7 @@ def probe_run(
 
     Args:
         run: a sealed run.
-        names: which probes; none means all.
+        names: which probes; none means all, or those that keep to a plan where the run was trained under one.
         models: how many fold models, an even number of 4 or more.
         reliability: train more fold models, 4 at a time and at most 64, until the counterfactual memorization reaches
             this split-half reliability; None trains `models`.
@@ -39,7 +39,7 @@ def probe_run(
 
     Raises:
         UnknownNameError: a name is not in `PROBES`.
-        ConfigError: `models` is odd or too small.
+        ConfigError: `models` is odd or too small, or the run was trained under a plan that the probe would not keep to.
         RunNotSealed: training is not over.
         Cancelled: stopped; models that were finished are kept.
     """
@@ -49,10 +49,11 @@ def probe_run(
     if models < 4 or models % 2:
         raise ConfigError(f"--models must be an even number of 4 or more, got {models}: they come in pairs")
     run.require_sealed()
+    wanted = _wanted(run, names)
     done: dict[str, Any] = {"run": run.run_id, "probes": {}}
     progress = ProgressFile(run.files.probes / "progress.jsonl")
     with stoppable(), device_slot(run.files.path.parent, progress):
-        for name in names or list(PROBES):
+        for name in wanted:
             columns = fill(run, name, Probing(run, models, progress))
             if name == "folds":
                 done["folds"] = _fold_facts(run, models)
@@ -64,6 +65,20 @@ def probe_run(
         done["recommended"] = light.score(run, light.score_config(run))["recommended"]
         progress("complete", 1, 1)
     return done
+
+
+def _wanted(run: Run, names: Sequence[str]) -> list[str]:
+    """Return the probes to run; see `probe_run`."""
+    parent = run.manifest.get("parent_run")
+    if parent is None:
+        return list(names) or list(PROBES)
+    for name in names:
+        if name not in UNDER_A_PLAN:
+            raise ConfigError(
+                f"the probe {name} trains on the whole corpus, but run {run.run_id} was trained under a plan; "
+                f"run it on {parent}, or choose among: {', '.join(UNDER_A_PLAN)}"
+            )
+    return list(names) or list(UNDER_A_PLAN)
 
 
 def fill(run: Run, name: str, probing: Probing) -> list[str]:

@@ -1,32 +1,39 @@
-"""The verb `train`: prepare a corpus, train a model on it, record every sample's loss, seal and score the run."""
+"""The verbs `train` and `retrain`: train a model on a corpus, record every sample's loss, seal and score the run."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import platform
 import resource
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from carto_core import CONTRACT_VERSION, __version__
 from carto_core.config import ModelConfig, RunConfig, ScoreConfig
 from carto_core.corpus.prepared import PreparedCorpus, prepare
 from carto_core.engine.checkpoint import checkpointed_step
 from carto_core.engine.loop import train
+from carto_core.engine.order import total_steps
 from carto_core.engine.run_corpus import load_run_corpus
-from carto_core.errors import Cancelled, CartoError, ConfigError, RunError, RunNotFound
-from carto_core.probes import CHEAP, DEFAULT_MODELS, PROBES
+from carto_core.errors import Cancelled, CartoError, ConfigError, PlanError, RunCorrupt, RunError, RunNotFound
+from carto_core.export import read_plan
+from carto_core.preview.arms import Equal
+from carto_core.probes import CHEAP, DEFAULT_MODELS, PROBES, UNDER_A_PLAN
 from carto_core.probes.probing import Probing
+from carto_core.scores import SCORES
 from carto_core.store.reader import Run
 from carto_core.store.rundir import RunDir, create_run, now, read_manifest, run_status, this_process, update_manifest
 from carto_core.store.sealed import seal
 from carto_core.store.writer import PartWriter, write_table
 from carto_core.tasks import TASKS
+from carto_core.types import SampleTable
 from carto_core.workflows import light
 from carto_core.workflows.probing import fill
 from carto_core.workflows.progress import ProgressFile, device_slot, stoppable
@@ -54,6 +61,48 @@ def train_run(config: RunConfig, out: str | Path) -> dict[str, Any]:
         return _train_into(_start(config, out))
 
 
+def train_plan(
+    run: Run, plan_dir: str | Path, out: str | Path, *, seed: int | None = None, equal: Equal = "steps"
+) -> dict[str, Any]:
+    """Train a run's corpus anew under a plan, as a full run of its own: snapshots, scores, checkpoint and map.
+
+    Canaries, split, tokenizer and settings stay the base run's, whose `seed` the new run keeps; so do the map's axes, where
+    they can be had without training further models. A sample that the plan prunes is never drawn but measured in every
+    snapshot. The same seed and a plan that changes nothing give the base run's losses bit for bit.
+
+    Args:
+        run: the base run, sealed and scored.
+        plan_dir: see `light.save_plan`.
+        out: the new run's directory; its name is the run id.
+        seed: of initialisation and order; None takes the base run's.
+        equal: `steps` takes the base run's optimizer steps, `epochs` as many passes over what the plan leaves.
+
+    Returns:
+        what `train_run` does.
+
+    Raises:
+        PlanError: the plan cannot be read, is another run's, or leaves nothing to train on.
+        ConfigError: `seed` or `equal` is out of range.
+        RunExists, RunNotSealed, RunCorrupt, Cancelled: as their names say.
+    """
+    with stoppable():
+        return _train_into(_start_plan(run, Path(plan_dir), out, seed=seed, equal=equal))
+
+
+def resume_plan(run: Run, plan_dir: str | Path, out: str | Path) -> dict[str, Any]:
+    """Go on with an interrupted `train_plan` of this very run and plan; see `resume_run`.
+
+    Raises:
+        RunError: the run in `out` is of another base run or plan.
+    """
+    _, facts = read_plan(plan_dir, light.load_table(run))
+    wanted = {"parent_run": run.run_id, "plan_sha256": facts["plan_sha256"]}
+    found = read_manifest(_open_to_resume(Path(out)))
+    if {name: found.get(name) for name in wanted} != wanted:
+        raise RunError(f"the run in {out} is no retrain of {run.run_id} under this plan; choose another --out")
+    return resume_run(out)
+
+
 def resume_run(out: str | Path) -> dict[str, Any]:
     """Go on with an interrupted run, under its own settings, to the losses that it would have had.
 
@@ -72,13 +121,80 @@ def _start(config: RunConfig, out: str | Path) -> RunDir:
     """Prepare the corpus before the run exists: a bad corpus leaves nothing half-made behind."""
     corpus = prepare(config.corpus, config.canaries, seed=config.engine.seed)
     _require_readable_canaries(config.model, corpus)
-    run = create_run(out, _first_manifest(Path(out).absolute().name, config, corpus))
+    facts = {
+        "seed": config.engine.seed,
+        "corpus_sha256": corpus.sha256,
+        "num_samples": len(corpus.rows),
+        "num_validation": len(corpus.validation),
+        "tokenizer": corpus.tokenizer.describe(),
+        "report_seen": False,
+        "scores": ScoreConfig().to_dict(),
+    }
+    run = create_run(out, _first_manifest(Path(out).absolute().name, config, facts))
     corpus.tokenizer.save(run.tokenizer)
     sha256 = hashlib.sha256(run.tokenizer.read_bytes()).hexdigest()
     update_manifest(run, tokenizer=corpus.tokenizer.describe() | {"sha256": sha256})
     for name, table in corpus.tables().items():
         write_table(table, run.table(name))
     return run
+
+
+def _start_plan(base: Run, plan_dir: Path, out: str | Path, *, seed: int | None, equal: Equal) -> RunDir:
+    """Copy what a retrain shares with its base run, after the plan was read: a bad plan leaves nothing half-made behind."""
+    table = light.load_table(base)
+    plan, facts = read_plan(plan_dir, table)
+    if not plan.repeats.any():
+        raise PlanError(f"the plan in {plan_dir} prunes every sample; leave at least one to train on")
+    if equal not in get_args(Equal):
+        raise ConfigError(f"--equal must be steps or epochs, got {equal!r}")
+    manifest = base.manifest
+    config = RunConfig.from_dict(manifest["config"])
+    train_seed = manifest.get("train_seed", config.engine.seed) if seed is None else seed
+    engine = dataclasses.replace(config.engine, seed=train_seed)  # refuses a seed out of range
+    steps = manifest["steps"] if equal == "steps" else total_steps(engine, plan.repeats)
+    shared = ("seed", "corpus_sha256", "num_samples", "num_validation", "tokenizer", "report_seen")
+    of_plan = {"parent_run": base.run_id, "plan_sha256": facts["plan_sha256"], "train_seed": train_seed}
+    of_plan |= {"equal": equal, "steps": steps}
+    scores = {"scores": _scores_like(base, table).to_dict()}
+    files = _files_to_share(base, plan_dir)
+    kept = {name: manifest[name] for name in shared}
+    run = create_run(out, _first_manifest(Path(out).absolute().name, config, kept | of_plan | scores))
+    for source in files:
+        shutil.copyfile(source, run.path / source.name)
+    return run
+
+
+def _files_to_share(base: Run, plan_dir: Path) -> list[Path]:
+    """Return the base run's files that a retrain starts with, and the plan's.
+
+    Raises:
+        RunCorrupt: one is gone.
+    """
+    files = [base.files.tokenizer, *(base.files.table(name) for name in ("samples", "validation", "canaries"))]
+    if missing := [path.name for path in files if not path.is_file()]:
+        raise RunCorrupt(f"run {base.run_id} lacks {', '.join(missing)}, written before training; copy them back")
+    return [*files, plan_dir / "plan.parquet"]
+
+
+def _scores_like(base: Run, table: SampleTable) -> ScoreConfig:
+    """Return the base run's score settings with the axes that it settled on, so that two maps can be compared.
+
+    An axis whose probe trains further models is left to the recommendation: nobody asked for hours of them.
+    """
+    x, y = (name if _is_at_hand(name) else None for name in (table.x, table.y))
+    return dataclasses.replace(light.score_config(base), x=x or ScoreConfig().x, y=y)
+
+
+def _is_at_hand(score: str) -> bool:
+    """Return whether a retrain can have a score without training further models."""
+    probe = SCORES[score].probe
+    return probe is None or (probe in UNDER_A_PLAN and PROBES[probe].trainings(DEFAULT_MODELS) < 1)
+
+
+def _probes_of(config: ScoreConfig) -> list[str]:
+    """Return the probes that a training runs by itself: the cheap ones, and those that the chosen axes are made of."""
+    axes = [name for name in (config.x, config.y) if name is not None]
+    return list(dict.fromkeys([*CHEAP, *(p for name in axes if (p := SCORES[name].probe) is not None)]))
 
 
 def _require_readable_canaries(model: ModelConfig, corpus: PreparedCorpus) -> None:
@@ -114,20 +230,30 @@ def _train_to_the_end(run: RunDir) -> None:
     with _recording_the_end(run), device_slot(run.path.parent, progress):
         if not run.database.is_file():
             _train_and_seal(run, config, progress)
-        for name in CHEAP:
+        scores = ScoreConfig.from_dict(manifest["scores"])
+        for name in _probes_of(scores):
             progress(PROBES[name].title.lower(), 0, 1)
             fill(Run(run), name, Probing(Run(run), DEFAULT_MODELS, progress))
-        light.score(Run(run), ScoreConfig.from_dict(manifest["scores"]))
+        light.score(Run(run), scores)
         update_manifest(run, status="complete", finished=now(), peak_memory_bytes=_peak_memory_bytes())
         progress("complete", 1, 1)
 
 
 def _train_and_seal(run: RunDir, config: RunConfig, progress: ProgressFile) -> None:
     started = time.perf_counter()
-    task = load_run_corpus(Run(run)).task(config)
+    manifest, corpus = read_manifest(run), load_run_corpus(Run(run))
     writer = PartWriter(run)
     writer.drop_after(checkpointed_step(run.checkpoints))
-    trained = train(task, config.engine, recorder=writer, checkpoints=run.checkpoints, progress=progress)
+    trained = train(
+        corpus.task(config),
+        dataclasses.replace(config.engine, seed=manifest.get("train_seed", config.engine.seed)),
+        repeats=corpus.repeats,
+        weights=corpus.weights,
+        steps=manifest.get("steps"),
+        recorder=writer,
+        checkpoints=run.checkpoints,
+        progress=progress,
+    )
     progress("sealing", 0, 1)
     manifest = update_manifest(
         run,
@@ -144,13 +270,14 @@ def _train_and_seal(run: RunDir, config: RunConfig, progress: ProgressFile) -> N
             "contract_version": str(CONTRACT_VERSION),
             "run_id": run.run_id,
             "task": config.model.task,
-            "seed": str(config.engine.seed),
+            "seed": str(manifest["seed"]),
             "corpus_sha256": manifest["corpus_sha256"],
         },
     )
 
 
-def _first_manifest(run_id: str, config: RunConfig, corpus: PreparedCorpus) -> dict[str, Any]:
+def _first_manifest(run_id: str, config: RunConfig, facts: dict[str, Any]) -> dict[str, Any]:
+    """Return `run.json` as a training begins with it; `facts` are those of its corpus, its scores and, if any, its plan."""
     return {
         "contract_version": CONTRACT_VERSION,
         "run_id": run_id,
@@ -159,16 +286,10 @@ def _first_manifest(run_id: str, config: RunConfig, corpus: PreparedCorpus) -> d
         "carto_version": __version__,
         "code_version": _git_revision(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
-        "seed": config.engine.seed,
-        "corpus_sha256": corpus.sha256,
-        "num_samples": len(corpus.rows),
-        "num_validation": len(corpus.validation),
         "num_snapshots": 0,
-        "tokenizer": corpus.tokenizer.describe(),
-        "report_seen": False,
         "error": None,
         "config": config.to_dict(),
-        "scores": ScoreConfig().to_dict(),
+        **facts,
         **this_process(),
     }
 

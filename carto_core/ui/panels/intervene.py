@@ -58,7 +58,8 @@ def page() -> None:
         plan_dir = lineage.save_draft(run, plan, table) if earlier is None else earlier.folder
         with right:
             _estimate()
-            _measured(run, plan_dir)
+            with told():  # a run that was itself trained under a plan cannot be measured, but its lists can be taken
+                _measured(run, plan_dir)
             _report(run, plan_dir, table)
         groups.effects(run, table, plan)
         groups.near_copies(run, table, plan)
