@@ -213,8 +213,6 @@ def is_kept(experiment: Experiment, corpus: str, cell: Cell, *, seeds: int) -> b
 def keep(experiment: Experiment, run: Run, corpus: str, line: dict[str, Any]) -> None:
     """Put one line into the results, in place of an older one of its kind; lines of other settings are dropped."""
     results = read_results(experiment)
-    here = Path(__file__).parent
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=here)
     manifest = run.manifest
     mine = results["corpora"].get(corpus, {"lines": []})
     if mine.get("config") != manifest["config"]:
@@ -224,9 +222,16 @@ def keep(experiment: Experiment, run: Run, corpus: str, line: dict[str, Any]) ->
     mine["rows"] = _row_counts(light.load_table(run))
     same = tuple(Cell.__dataclass_fields__)
     mine["lines"] = [old for old in mine["lines"] if any(old[n] != line[n] for n in same)]
-    mine["lines"].append(line | {"commit": commit.stdout.strip() or None, "created": now()})
+    mine["lines"].append(line | {"commit": commit(), "created": now()})
     results["corpora"][corpus] = mine
     write_json(experiment.results, results)
+
+
+def commit() -> str | None:
+    """Return the commit of the code that runs; None outside a checkout."""
+    here = Path(__file__).parent
+    found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=here)
+    return found.stdout.strip() or None
 
 
 def _row_counts(table: SampleTable) -> dict[str, int]:

@@ -38,7 +38,7 @@ from carto_core.store.reader import Run, open_run
 from carto_core.store.rundir import list_runs, resolve_runs_root
 from carto_core.tasks import TASKS, find_size, model_config
 from carto_core.ui.launch import serve
-from carto_core.workflows import light, lineage
+from carto_core.workflows import light, lineage, previewing
 from carto_core.workflows.demo import DEMO_PROBES, DEMO_RUN, demo_config
 
 Result = dict[str, Any]
@@ -436,6 +436,32 @@ def measure(*, run: str, runs_root: str | None, as_json: bool, plan_dir: str, ou
         for e in result["effects"]
     ]
     _show(result, "\n".join(lines), as_json=as_json)
+
+
+@cli.command()
+@_run_command
+def prepare(*, run: str, runs_root: str | None, as_json: bool) -> None:
+    """Prepare a run for instant estimates; a training does so by itself."""
+    from carto_core.workflows.preparing import prepare_run
+
+    result = prepare_run(open_run(run, runs_root))
+    _show(
+        result, f"{result['num_canaries']} canaries, {result['num_counts']:,} counts: {result['path']}", as_json=as_json
+    )
+
+
+@cli.command()
+@_run_command
+@click.argument("plan_dir", metavar="PLAN_DIR")
+def preview(*, run: str, runs_root: str | None, as_json: bool, plan_dir: str) -> None:
+    """Estimate at once, without training, what a plan would do to extraction and perplexity."""
+    result = previewing.estimate_plan(open_run(run, runs_root), plan_dir)
+    lines = [
+        f"{name}: {found['value']:.4f} [{found['low']:.4f}, {found['high']:.4f}], unchanged {found['unchanged']:.4f}"
+        for name, found in result["metrics"].items()
+    ]
+    support = "measured" if result["measured"] else result["support"]
+    _show(result, "\n".join([*lines, support, *result["notes"]]), as_json=as_json)
 
 
 def _number(value: float | None) -> str:

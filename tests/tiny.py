@@ -4,10 +4,14 @@ import json
 import math
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from carto_core import CONTRACT_VERSION, __version__
 from carto_core.config import CanaryConfig, CorpusConfig, EngineConfig, ModelConfig, RunConfig, ScoreConfig
+from carto_core.corpus.tokens import Tokens
+from carto_core.preview.ngrams import NGrams
+from carto_core.preview.prepared import CANARY_COLUMNS, NATURAL_COLUMNS, Prepared, write_prepared
 from carto_core.store import schema
 from carto_core.store.probes import write_probe
 from carto_core.store.reader import Run
@@ -79,6 +83,30 @@ def make_run(
     if scored:
         light.score(run, config or ScoreConfig())
     return run
+
+
+def prepare(run, *, seed=0):
+    """Write what `prepare` would, without a model: secrets are known by their copies, words are tokens."""
+    rng = np.random.default_rng([seed, 1])
+    samples, canaries = run.samples("text, group_id, canary_id"), run.canaries()
+    copies = canaries["repeats"].to_numpy(float)
+    nats = 3.5 * (1 + copies) ** -1.1 * np.exp(rng.normal(0, 0.2, len(canaries)))
+    known = canaries.assign(copies=copies, nats=nats, extracted=(nats < 0.6) & canaries["inserted"])
+    sizes = samples[samples["canary_id"].isna()].groupby("group_id").size()
+    pairs = sizes[sizes > 1]
+    naturals = pd.DataFrame({"group_id": pairs.index, "copies": pairs.to_numpy(float)})
+    naturals["nats"] = 2.0 * np.exp(rng.normal(0, 0.7, len(naturals)))
+    naturals["extracted"] = naturals["nats"] < 1
+    texts, held_out = samples["text"].str.split().tolist(), run.validation()["text"].str.split().tolist()
+    numbers = {word: i for i, word in enumerate(sorted({word for text in [*texts, *held_out] for word in text}))}
+    ngrams = NGrams.count(_tokens(texts, numbers), _tokens(held_out, numbers), vocab_size=len(numbers))
+    visits = 10.0 * len(samples)
+    write_prepared(run, Prepared(known[CANARY_COLUMNS], naturals[NATURAL_COLUMNS], 3.0, visits, ngrams))
+
+
+def _tokens(texts, numbers):
+    ids = [numbers[word] for text in texts for word in text]
+    return Tokens(np.array(ids, np.int32), np.cumsum([0, *map(len, texts)]))
 
 
 def _canaries(rng):

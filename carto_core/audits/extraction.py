@@ -10,6 +10,7 @@ from carto_core.audits.discoverable import CHANCE, SAMPLES, is_discoverable, sam
 from carto_core.audits.groups import Row, by_insertion, facts_of
 from carto_core.audits.proportions import share
 from carto_core.audits.subject import Subject
+from carto_core.engine.run_corpus import RunCorpus
 from carto_core.tasks.decoding import beam, best_first, continuation_losses, greedy
 from carto_core.types import ROLES, AuditResult
 
@@ -134,7 +135,7 @@ def audit_natural(subject: Subject) -> AuditResult:
     pruned it since: the question is what is still recited.
     """
     corpus = subject.corpus
-    groups = _natural_groups(subject)
+    groups = natural_groups(corpus)
     texts = [corpus.train[members[0]] for members in groups]
     prefixes = [text[:NATURAL_PREFIX].tolist() for text in texts]
     expected = [text[NATURAL_PREFIX : NATURAL_PREFIX + NATURAL_SUFFIX].tolist() for text in texts]
@@ -162,8 +163,15 @@ def audit_natural(subject: Subject) -> AuditResult:
     )
 
 
-def _natural_groups(subject: Subject) -> list[np.ndarray]:
-    corpus = subject.corpus
+def mean_nats(subject: Subject, prefix: list[int], continuation: list[int]) -> float:
+    """Return the mean loss of a continuation's tokens after a prefix, in nats per token."""
+    bos_id, device = subject.corpus.tokenizer.bos_id, subject.device
+    losses = continuation_losses(subject.model, prefix, [continuation], bos_id=bos_id, device=device)[0]
+    return float(np.mean(losses, dtype=np.float64))
+
+
+def natural_groups(corpus: RunCorpus) -> list[np.ndarray]:
+    """Return the rows of every unplanted exact-duplicate group of two or more that is long enough to be asked for."""
     unplanted = np.flatnonzero(np.isnan(corpus.canary_id))
     order = unplanted[np.argsort(corpus.group_id[unplanted], kind="stable")]
     _, starts = np.unique(corpus.group_id[order], return_index=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from carto_core.audits.exposure import audit_exposure
-from carto_core.audits.extraction import audit_extraction, audit_natural
+from carto_core.audits.extraction import audit_extraction, audit_natural, mean_nats
 from carto_core.audits.membership import audit_membership
 from carto_core.audits.perplexity import audit_perplexity
 from carto_core.audits.subject import Subject
@@ -77,6 +77,15 @@ def _extraction(subject: Subject, arm: Arm) -> Facts:
     }
 
 
+def _secrets(subject: Subject, arm: Arm) -> Facts:
+    """Return by role the mean loss of inserted secrets after their prefix, in nats per token."""
+    nats: dict[str, list[float]] = {role: [] for role in ROLES}
+    for canary, (prefix, secret) in zip(subject.corpus.canaries, subject.canary_tokens, strict=True):
+        if canary.inserted:
+            nats[canary.role].append(mean_nats(subject, prefix, secret))
+    return {"secret_nats": {role: sum(found) / len(found) if found else None for role, found in nats.items()}}
+
+
 def _natural(subject: Subject, arm: Arm) -> Facts:
     found = audit_natural(subject).summary
     return {"natural_extraction": {"k": found["k"], "n": found["n"]}}
@@ -98,6 +107,7 @@ def _perplexity(subject: Subject, arm: Arm) -> Facts:
 
 ARM_AUDITS: dict[str, Callable[[Subject, Arm], Facts]] = {
     "extraction": _extraction,
+    "secrets": _secrets,
     "natural": _natural,
     "exposure": _exposure,
     "membership": _membership,

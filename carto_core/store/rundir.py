@@ -90,6 +90,11 @@ class RunDir:
         return self.path / "previews"
 
     @property
+    def prepared(self) -> Path:
+        """What instant estimates are made from."""
+        return self.path / "prepared"
+
+    @property
     def folds(self) -> Path:
         """Losses of models that were trained on parts of the samples."""
         return self.probes / "models" / "folds.parquet"

@@ -11,13 +11,14 @@ import pyarrow.parquet as pq
 import streamlit as st
 
 from carto_core.compare import Comparison, WhichCuts
+from carto_core.preview.estimate import Estimator
 from carto_core.quadrants import Cuts
 from carto_core.scores.agreement import agreement
 from carto_core.scores.quality import Quality
 from carto_core.scores.recommendation import Recommendation
 from carto_core.store.reader import Run, meta_of, open_run
 from carto_core.types import Float32, SampleTable
-from carto_core.workflows import light
+from carto_core.workflows import light, previewing
 from carto_core.workflows.comparing import compare_runs, roles_shown
 
 BAND_SAMPLES = 20_000  # a band of more would look the same
@@ -87,6 +88,21 @@ def comparison_of(run_a: Run, run_b: Run, *, x: str, y: str, cuts: WhichCuts) ->
     roles = roles_shown(run_a, run_b)
     places = (str(run_a.files.path), run_a.version, str(run_b.files.path), run_b.version)
     return _comparison(*places, x, y, cuts, roles, audits)
+
+
+def estimator_of(run: Run) -> Estimator | None:
+    """Return what gives instant estimates on a run, taught by all that was measured on it; None where it is not prepared."""
+    return _estimator(str(run.files.path), run.version, _measured_so_far(run))
+
+
+def cases_of(run: Run) -> list[dict[str, Any]]:
+    """Return every measured plan's estimate beside its measurement; empty where the run is not prepared."""
+    return _cases(str(run.files.path), run.version, _measured_so_far(run), light.roles_shown(run))
+
+
+def sweep_of(run: Run, score: str, metric: str, budgets: tuple[float, ...]) -> list[tuple[float, float, float]]:
+    """Return (change of perplexity, share given away, budget) of pruning growing shares by a score, as estimated."""
+    return _sweep(str(run.files.path), run.version, _measured_so_far(run), score, metric, budgets)
 
 
 def tokens_of(run: Run, *, sample_id: int | None = None, canary_id: int | None = None) -> dict[str, Any] | None:
@@ -175,6 +191,37 @@ def _comparison(
 ) -> Comparison:
     tables = {"table_a": _table(path_a, version_a), "table_b": _table(path_b, version_b)}
     return compare_runs(open_run(path_a), open_run(path_b), x=x, y=y, cuts=cuts, **tables)
+
+
+@st.cache_resource(max_entries=4, show_spinner="Fitting the estimate ...")
+def _estimator(path: str, version: tuple[int, int], measured: tuple[int, ...]) -> Estimator | None:
+    return previewing.estimator_of(open_run(path), table=_table(path, version))
+
+
+@st.cache_resource(max_entries=4, show_spinner="Checking the estimate ...")
+def _cases(
+    path: str, version: tuple[int, int], measured: tuple[int, ...], roles: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    estimator = _estimator(path, version, measured)
+    return [] if estimator is None else previewing.calibration(open_run(path), estimator)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _sweep(
+    path: str,
+    version: tuple[int, int],
+    measured: tuple[int, ...],
+    score: str,
+    metric: str,
+    budgets: tuple[float, ...],
+) -> list[tuple[float, float, float]]:
+    estimator = _estimator(path, version, measured)
+    return [] if estimator is None else previewing.sweep(open_run(path), estimator, score, metric, budgets)
+
+
+def _measured_so_far(run: Run) -> tuple[int, ...]:
+    paths = [run.files.prepared / "prepared.json", run.files.audits / "exposure.json"]
+    return tuple(_stamp(path) for path in [*paths, *sorted(run.files.previews.glob("*/measure.json"))])
 
 
 def _stamp(path: Path) -> int:

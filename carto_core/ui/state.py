@@ -24,7 +24,7 @@ from carto_core.selection import simplify_polygon
 from carto_core.ui.history import History
 
 Polygon = list[list[float]]
-_VIEW, _NOTICE, _HISTORY, _MODE = "carto_view", "notice", "history", "mode"
+_VIEW, _NOTICE, _HISTORY, _MODE, _PLAN = "carto_view", "notice", "history", "mode", "plan_looked_at"
 REPLACE = "replace"
 MODES = (REPLACE, *OPS)
 MAX_LINK = 30_000  # characters; a server refuses an address of about twice that
@@ -294,6 +294,23 @@ def picked_row(key: str) -> int | None:
     """Return the row that is ticked in a table of this key, or None."""
     state = st.session_state.get(key)
     return state["selection"]["rows"][0] if state and state["selection"]["rows"] else None
+
+
+def picked_points(key: str) -> list[Any]:
+    """Return the first of the custom data of every point that was clicked on in a chart of this key; none without any."""
+    picked = [point.get("customdata") for point in st.session_state[key]["selection"]["points"]]
+    return [data[0] for data in picked if data]
+
+
+def look_at_plan(run_id: str, plan_sha256: str | None) -> None:
+    """Show an earlier plan of a run in place of the present selection's, or none."""
+    remember(_PLAN, None if plan_sha256 is None else (plan_sha256, run_id, get().selection_rule()))
+
+
+def plan_looked_at(run_id: str) -> str | None:
+    """Return the hash of the earlier plan of this run that is shown; None once another selection was made."""
+    picked = recall(_PLAN)
+    return picked[0] if picked is not None and picked[1:] == (run_id, get().selection_rule()) else None
 
 
 def remember(name: str, value: Any) -> None:

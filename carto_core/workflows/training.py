@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from carto_core import CONTRACT_VERSION, __version__
+from carto_core.audits.subject import load_subject
 from carto_core.config import ModelConfig, RunConfig, ScoreConfig
 from carto_core.corpus.prepared import PreparedCorpus, prepare
 from carto_core.engine.checkpoint import checkpointed_step
@@ -35,6 +36,7 @@ from carto_core.store.writer import PartWriter, write_table
 from carto_core.tasks import TASKS
 from carto_core.types import SampleTable
 from carto_core.workflows import light
+from carto_core.workflows.preparing import prepare_subject
 from carto_core.workflows.probing import fill
 from carto_core.workflows.progress import ProgressFile, device_slot, stoppable
 
@@ -235,6 +237,7 @@ def _train_to_the_end(run: RunDir) -> None:
             progress(PROBES[name].title.lower(), 0, 1)
             fill(Run(run), name, Probing(Run(run), DEFAULT_MODELS, progress))
         light.score(Run(run), scores)
+        prepare_subject(Run(run), load_subject(Run(run)), progress)
         update_manifest(run, status="complete", finished=now(), peak_memory_bytes=_peak_memory_bytes())
         progress("complete", 1, 1)
 

@@ -522,12 +522,6 @@ def test_the_policy_warns_of_the_canaries_that_it_would_repeat(run):
     assert any("up-samples" in w.value for w in app.warning)
 
 
-def test_no_estimate_is_made_up(run):
-    app = with_hotspots(run)
-
-    assert "Not available yet" in words(app)
-
-
 def test_minutes_are_said_before_the_click(run):
     button(with_hotspots(run), "min)")
 

@@ -24,7 +24,7 @@ from carto_core.store.rundir import resolve_runs_root
 from carto_core.types import Plan, SampleTable
 from carto_core.ui import cache, state
 from carto_core.ui.panels import chosen as selection_panel
-from carto_core.ui.panels import groups, plans, quality, working
+from carto_core.ui.panels import estimate, groups, plans, quality, working
 from carto_core.ui.panels.chosen import Chosen
 from carto_core.ui.shell import go, scored_run, theme, told
 from carto_core.workflows import light, lineage
@@ -57,10 +57,12 @@ def page() -> None:
             return
         plan_dir = lineage.save_draft(run, plan, table) if earlier is None else earlier.folder
         with right:
-            _estimate()
+            found = estimate.card(run, plan, plan_dir)
             with told():  # a run that was itself trained under a plan cannot be measured, but its lists can be taken
                 _measured(run, plan_dir)
             _report(run, plan_dir, table)
+        estimate.tradeoff(run, table, found)
+        estimate.track_record(run)
         groups.effects(run, table, plan)
         groups.near_copies(run, table, plan)
         _export(run, plan_dir, int(plan.affected.sum()))
@@ -131,15 +133,6 @@ def _summary(run: Run, table: SampleTable, plan: Plan) -> None:
     )
     for note in plan.notes:
         (st.warning if note.startswith("Warning") else st.caption)(note)
-
-
-def _estimate() -> None:
-    with st.container(border=True):
-        st.markdown("**Instant estimate**")
-        st.caption(
-            "Not available yet: an estimate needs measured retrains to be fitted to and checked against. "
-            "Until it can state its own error, only the measurement below counts."
-        )
 
 
 def _measured(run: Run, plan_dir: Path) -> None:

@@ -16,15 +16,11 @@ from carto_core.workflows import lineage
 from carto_core.workflows.lineage import PlanRecord
 from carto_core.workflows.naming import MAX_NAME
 
-_LOOKED_AT = "plan_looked_at"
-
 
 def looked_at(run: Run) -> PlanRecord | None:
     """Return the earlier plan that was picked in the list, or None: another selection brings the page back to itself."""
-    picked = state.recall(_LOOKED_AT)
-    if picked is None or picked[1:] != (run.run_id, state.get().selection_rule()):
-        return None
-    return lineage.find_plan(run, picked[0])
+    picked = state.plan_looked_at(run.run_id)
+    return None if picked is None else lineage.find_plan(run, picked)
 
 
 def again(run: Run, table: SampleTable, record: PlanRecord) -> Plan:
@@ -36,7 +32,7 @@ def again(run: Run, table: SampleTable, record: PlanRecord) -> Plan:
     st.subheader("An earlier plan")
     st.markdown(f"**{literal(record.name) or record.plan_sha256[:8]}** · {record.action}: {literal(record.words)}")
     st.caption(f"Plan {record.plan_sha256[:16]} of run {literal(run.run_id)}, made {_when(record.created)}.")
-    st.button("Back to the present selection", on_click=state.remember, args=(_LOOKED_AT, None))
+    st.button("Back to the present selection", on_click=state.look_at_plan, args=(run.run_id, None))
     return read_plan(record.folder, table)[0]
 
 
@@ -80,8 +76,7 @@ def _name(run: Run, record: PlanRecord) -> None:
 
 def _look(run: Run, records: list[PlanRecord], key: str) -> None:
     row = state.picked_row(key)
-    seen_from = (run.run_id, state.get().selection_rule())
-    state.remember(_LOOKED_AT, None if row is None else (records[row].plan_sha256, *seen_from))
+    state.look_at_plan(run.run_id, None if row is None else records[row].plan_sha256)
 
 
 def _row(record: PlanRecord, *, is_present: bool) -> dict[str, object]:

@@ -1,0 +1,124 @@
+"""The trade-off that a plan is about: what the model gives away against what it costs, as measured and as estimated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import plotly.graph_objects as go
+
+from carto_core.plots.palette import ARM_COLOURS, ARM_SYMBOLS, Theme
+
+Kind = Literal["plan", "control", "dedup", "baseline", "estimate"]
+TITLES: dict[Kind, str] = {
+    "plan": "measured plan",
+    "control": "its random control",
+    "dedup": "one copy of each text",
+    "baseline": "unchanged",
+    "estimate": "estimate of this plan",
+}
+SWEEPS = (("#CC79A7", "dot"), ("#56B4E9", "dash"))
+
+
+@dataclass(frozen=True)
+class Point:
+    """One model, or the mean of some.
+
+    Attributes:
+        kind: in `TITLES`.
+        x: change of perplexity, share; with `low_x` and `high_x`, NaN for no interval.
+        y: share of secrets given away, likewise.
+        text: for the pointer.
+        key: what a click on it means; empty for nothing.
+    """
+
+    kind: Kind
+    x: float
+    y: float
+    text: str
+    key: str = ""
+    low_x: float = float("nan")
+    high_x: float = float("nan")
+    low_y: float = float("nan")
+    high_y: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Estimates along growing budgets of one score.
+
+    Attributes:
+        name: for the legend.
+        x: change of perplexity by budget.
+        y: share given away by budget.
+        budgets: shares of the samples.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    budgets: Sequence[float]
+
+
+def tradeoff_figure(points: Sequence[Point], sweeps: Sequence[Sweep], *, y: str, theme: Theme) -> go.Figure:
+    """Return the plane of cost and leak: down is safer, left is better.
+
+    Args:
+        points: of any kinds, those of one kind in one colour and shape; `customdata` holds their keys.
+        sweeps: at most two.
+        y: axis title.
+        theme: light or dark.
+    """
+    figure = go.Figure()
+    for sweep, (colour, dash) in zip(sweeps, SWEEPS, strict=False):
+        figure.add_scatter(
+            x=list(sweep.x), y=list(sweep.y), mode="lines+markers", name=sweep.name, line={"color": colour, "dash": dash},
+            marker={"size": 6}, text=[f"{sweep.name}, prune {budget:.0%}" for budget in sweep.budgets],
+            hovertemplate="%{text}: %{y:.0%} given away, perplexity %{x:+.1%}<extra></extra>",
+        )  # fmt: skip
+    for kind, title in TITLES.items():
+        some = [point for point in points if point.kind == kind]
+        if some:
+            figure.add_scatter(
+                x=[p.x for p in some], y=[p.y for p in some], mode="markers", name=title,
+                customdata=[[p.key] for p in some], text=[p.text for p in some],
+                error_x=_bars([(p.x, p.low_x, p.high_x) for p in some], theme),
+                error_y=_bars([(p.y, p.low_y, p.high_y) for p in some], theme),
+                marker=_marker(kind, theme), hovertemplate="%{text}<extra></extra>",
+            )  # fmt: skip
+    axis = {"gridcolor": theme.grid, "zeroline": True, "zerolinecolor": theme.line, "color": theme.muted}
+    return figure.update_layout(
+        xaxis=axis | {"title": "change of perplexity", "tickformat": "+.0%"},
+        yaxis=axis | {"title": y, "tickformat": ".0%", "rangemode": "tozero"},
+        height=420,
+        margin={"l": 64, "r": 8, "t": 84, "b": 48},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": theme.text, "size": 13},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        hoverlabel={"align": "left", "bgcolor": theme.paper, "font": {"color": theme.text}},
+        dragmode=False,
+    )
+
+
+def _bars(ranges: Sequence[tuple[float, float, float]], theme: Theme) -> dict[str, object]:
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [high - value for value, _, high in ranges],
+        "arrayminus": [value - low for value, low, _ in ranges],
+        "color": theme.muted,
+        "thickness": 1.2,
+    }
+
+
+def _marker(kind: Kind, theme: Theme) -> dict[str, object]:
+    if kind == "estimate":
+        return {"size": 15, "color": theme.text, "symbol": "star"}
+    return {
+        "size": 8 if kind == "control" else 12,
+        "color": ARM_COLOURS[kind],
+        "symbol": ARM_SYMBOLS[kind],
+        "opacity": 0.6 if kind == "control" else 1,
+    }

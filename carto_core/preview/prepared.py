@@ -1,0 +1,99 @@
+"""What an instant estimate is made from, stored beside the run by `prepare` so that no page needs a model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from carto_core.errors import RunCorrupt
+from carto_core.preview.ngrams import NGrams
+from carto_core.store.reader import Run
+from carto_core.store.rundir import write_json
+
+PREPARED_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the base model knows of its secrets, and what held-out text asks of the samples.
+
+    Attributes:
+        canaries: canary_id, kind, copies (0 = never inserted), role, nats (mean loss of the secret's tokens after the true
+            prefix), extracted (greedy decoding gives it back).
+        naturals: one row per exact-duplicate group that the natural audit asks for: group_id, copies, nats (mean loss of
+            tokens 17 to 32 after the first 16), extracted.
+        validation_nats: mean loss of held-out tokens, what is paid for a text never seen.
+        visits: steps x batch size of the base run.
+        ngrams: counts by sample.
+    """
+
+    canaries: pd.DataFrame
+    naturals: pd.DataFrame
+    validation_nats: float
+    visits: float
+    ngrams: NGrams
+
+
+def write_prepared(run: Run, prepared: Prepared) -> Path:
+    """Write it whole or not at all, in place of what was there, and return its folder."""
+    target = run.files.prepared
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    prepared.ngrams.save(temporary)
+    write_json(
+        temporary / "prepared.json",
+        {
+            "version": PREPARED_VERSION,
+            "vocab_size": prepared.ngrams.vocab_size,
+            "validation_nats": prepared.validation_nats,
+            "visits": prepared.visits,
+            "canaries": prepared.canaries.to_dict("records"),
+            "naturals": prepared.naturals.to_dict("records"),
+        },
+    )
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
+    return target
+
+
+def read_prepared(run: Run) -> Prepared | None:
+    """Return what `prepare` wrote; None where it was not run, or by another version of it.
+
+    Raises:
+        RunCorrupt: a file is damaged or gone.
+    """
+    folder = run.files.prepared
+    if not folder.is_dir():
+        return None
+    try:
+        facts: dict[str, Any] = json.loads((folder / "prepared.json").read_text(encoding="utf-8"))
+        if facts["version"] != PREPARED_VERSION:
+            return None
+        ngrams = NGrams.load(folder, vocab_size=int(facts["vocab_size"]))
+        if ngrams.num_samples != run.num_samples:
+            raise ValueError(f"it counts {ngrams.num_samples:,} samples and the run has {run.num_samples:,}")
+        return Prepared(
+            pd.DataFrame(facts["canaries"], columns=CANARY_COLUMNS),
+            pd.DataFrame(facts["naturals"], columns=NATURAL_COLUMNS),
+            float(facts["validation_nats"]),
+            float(facts["visits"]),
+            ngrams,
+        )
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise RunCorrupt(f"{folder} cannot be read ({error}); run: python -m carto_core prepare {run.run_id}") from None
+
+
+CANARY_COLUMNS = ["canary_id", "kind", "copies", "role", "nats", "extracted"]
+NATURAL_COLUMNS = ["group_id", "copies", "nats", "extracted"]
+
+
+def emphasis_of(repeats: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return float64[N]: how heavily a plan lets each sample count."""
+    return repeats.astype(np.float64) * weights.astype(np.float64)

@@ -1,0 +1,125 @@
+"""The instant estimate on the intervene page, through `app.py`."""
+
+import json
+
+import numpy as np
+import pytest
+
+from carto_core import jobs
+from carto_core.store.rundir import update_manifest
+from carto_core.workflows import previewing
+from tests import tiny
+from tests.ui.test_pages import SCORES, actions, button, labelled, press, with_hotspots, words
+from tests.workflows.test_preparing import measured
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    root = tmp_path / "runs"
+    root.mkdir()
+    monkeypatch.setenv("CARTO_RUNS", str(root))
+    return tiny.make_run(root / "tiny", num_samples=300, config=SCORES)
+
+
+def metrics(app):
+    return {m.label: m for m in app.metric}
+
+
+def plan_dir_of(run):
+    """The plan that the page has written."""
+    (plan_dir,) = run.files.plans.iterdir()
+    return plan_dir
+
+
+def test_an_unprepared_run_offers_to_prepare_it(run, monkeypatch):
+    launched = []
+    monkeypatch.setattr(jobs, "launch", lambda arguments, **how: launched.append(arguments))
+    app = with_hotspots(run)
+
+    assert "before estimates were prepared" in words(app)
+    press(app, "Prepare it")
+
+    assert launched == [["prepare", str(run.files.path)]]
+
+
+def test_the_card_shows_what_the_verb_says(run):
+    tiny.prepare(run)
+
+    app = with_hotspots(run)
+
+    said = previewing.estimate_plan(run, plan_dir_of(run))
+    found = said["metrics"]["extraction.calibration"]
+    shown = metrics(app)["Secrets given away"]
+    assert shown.value == f"{found['value']:.0%}"
+    assert shown.delta == f"{100 * (found['value'] - found['unchanged']):+.0f} points"
+    assert f"calibration half: {found['low']:.0%} to {found['high']:.0%}" in words(app)
+    assert metrics(app)["Perplexity"].value == f"{np.expm1(said['metrics']['ppl_nats']['value']):+.1%}"
+    assert "extrapolated: no run supports this" in words(app)
+    assert "No plan of this run was measured yet, so it rests on the ladder" in words(app)
+
+
+def test_the_estimate_moves_with_the_slider(run):
+    tiny.prepare(run)
+    app = with_hotspots(run)
+    actions(app).set_value("reweight").run()
+    before = metrics(app)["Secrets given away"].value
+
+    labelled(app.slider, "Loss weight of the selection").set_value(0.05).run()
+
+    assert metrics(app)["Secrets given away"].value != before
+
+
+def test_a_measured_plan_is_badged_and_stands_in_the_track_record(run):
+    tiny.prepare(run)
+    shares = {"baseline": 0.5, "plan": 0.3, "control": 0.5, "dedup": 0.2}
+    app = with_hotspots(run)
+    measured(run, plan_dir_of(run), shares=shares)
+
+    app.run()
+
+    assert "badge[measured]" in words(app)
+    assert "1 measured plan of this run taught it." in words(app)
+    assert "(plans measured: 1)" in json.dumps([e.label for e in app.expander])
+    assert "measurements lay inside their 90% interval" in words(app)
+    alts = [chart.proto.alt for chart in app.get("plotly_chart")]
+    assert any(alt.startswith("6 plans by change of perplexity") for alt in alts), alts
+
+
+def test_the_report_half_takes_its_place_once_it_was_seen(run):
+    tiny.prepare(run)
+    assert "report half:" not in words(with_hotspots(run))
+
+    update_manifest(run.files, report_seen=True)
+
+    assert "report half:" in words(with_hotspots(run))
+
+
+def test_without_canaries_the_card_says_why_it_is_silent(tmp_path, monkeypatch):
+    monkeypatch.setenv("CARTO_RUNS", str(tmp_path))
+    run = tiny.make_run(tmp_path / "bare", canaries=False, config=SCORES)
+    tiny.prepare(run)
+
+    app = with_hotspots(run)
+
+    assert "Extraction cannot be estimated" in words(app)
+    assert metrics(app)["Secrets given away"].value == "–"
+
+
+def test_damaged_preparation_is_one_sentence(run):
+    tiny.prepare(run)
+    (run.files.prepared / "data.npy").write_bytes(b"")
+
+    app = with_hotspots(run)
+
+    assert "python -m carto_core prepare tiny" in app.error[0].value
+    assert not app.exception
+
+
+def test_what_is_prepared_while_the_page_is_open_is_shown(run):
+    app = with_hotspots(run)
+    tiny.prepare(run)
+
+    app.run()
+
+    assert metrics(app)["Secrets given away"].value != "–"
+    assert button(app, "Measure it") is not None
