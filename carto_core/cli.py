@@ -425,6 +425,13 @@ def _planned(
 @click.argument("plan_dir", metavar="PLAN_DIR")
 @click.option("--seeds", type=int, default=3, show_default=True)
 @click.option("--equal", type=click.Choice(["steps", "epochs"]), default="steps", show_default=True)
+@click.option(
+    "--stop-at",
+    type=float,
+    default=None,
+    metavar="W",
+    help="End once plan - control is known within +- W, such as 0.05.",
+)
 @click.option("--out", default=None, type=click.Path(path_type=Path))
 def measure(*, run: str, runs_root: str | None, as_json: bool, plan_dir: str, out: Path | None, **how: Any) -> None:
     """Retrain under a plan, a random control of its size and without duplicates, over several seeds."""

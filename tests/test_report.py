@@ -32,6 +32,7 @@ from carto_core.store.rundir import update_manifest, write_json
 from carto_core.types import Selection
 from carto_core.workflows import light
 from carto_core.workflows.reporting import gather, write_report
+from tests import tiny
 from tests.test_cli import carto
 from tests.tiny import NASTY, make_run
 
@@ -406,6 +407,23 @@ def test_asked_for_texts_are_the_most_memorized_of_the_changed(run):
     expected = sorted(allowed, key=lambda i: table.scores["final_loss"][i])[:5]  # low is memorized; sorted is stable
     assert [shown.key for shown in facts.texts] == [table.key[i] for i in expected]
     assert [shown.text for shown in facts.texts] == run.texts(expected)
+
+
+# The estimate
+
+
+def test_what_was_estimated_is_told_with_its_support(run):
+    plan_dir = saved_plan(run, hotspots(run))
+    assert "python -m carto_core prepare run" in page_of(run, plan_dir).words
+    tiny.prepare(run)
+
+    said = page_of(run, plan_dir).words
+
+    found = gather(run, plan_dir).estimate["metrics"]
+    assert f"{100 * found['extraction.calibration']['value']:.1f}" in said
+    assert "Extrapolated: no run supports this; no measured plans taught it." in said
+    assert "extraction.report" not in found
+    assert "Perplexity on held-out text, change" in said
 
 
 # Rules in words

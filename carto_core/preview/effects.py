@@ -14,6 +14,7 @@ from scipy.stats import t as student
 from carto_core.types import ROLES, Interval
 
 CONFIDENCE = 0.95
+PARTIAL = "partial.json"
 MAX_FLIPS = 20
 NO_INTERVAL, NOT_SHOWN = "no interval: measure more seeds", "no effect shown (covers 0)"
 METRICS: dict[str, str] = {
@@ -121,6 +122,19 @@ def reading(effect: dict[str, Any]) -> str:
     if effect["low"] <= 0 <= effect["high"]:
         return NOT_SHOWN
     return "lower" if effect["high"] < 0 else "higher"
+
+
+def half_width(effects: list[dict[str, Any]]) -> float:
+    """Return half the interval of plan minus control in extraction of the report half; infinity where there is none."""
+    wanted = ("plan", "control", "extraction.report")
+    found = next(e for e in effects if (e["arm"], e["against"], e["metric"]) == wanted)
+    return math.inf if found["low"] is None else (found["high"] - found["low"]) / 2
+
+
+def read_partial(folder: Path) -> dict[str, Any] | None:
+    """Return what a measurement that is not finished has found so far, or None."""
+    path = folder / PARTIAL
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def read_measurement(folder: Path) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from carto_core.engine.run_corpus import load_run_corpus
 from carto_core.engine.side_by_side import Told, num_workers, run_side_by_side
 from carto_core.preview.arms import Arm
 from carto_core.preview.effects import effects_of
-from carto_core.store.reader import open_run
+from carto_core.store.reader import Run, open_run
 from carto_core.store.rundir import write_json
 from carto_core.types import ROLES, Progress
 
@@ -45,8 +45,13 @@ def measure_arms(run_path: Path, arms: list[Arm], *, progress: Progress) -> dict
         stage="retraining",
         progress=progress,
     )
-    results = [_read(arm, arm.path(run)) for arm in arms]
+    results = results_so_far(run, arms)
     return {"arms": results, "effects": effects_of(results)}
+
+
+def results_so_far(run: Run, arms: list[Arm]) -> list[dict[str, Any]]:
+    """Return the results of those arms that are there, in order, as `measure_arms` does."""
+    return [_read(arm, path) for arm in arms if (path := arm.path(run)).is_file()]
 
 
 def _train_arm(run_path: Path, arm: Arm, path: Path) -> None:

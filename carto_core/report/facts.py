@@ -44,6 +44,7 @@ class Facts:
         table: the run's samples.
         plan: see `export.read_plan`.
         plan_facts: its `plan.json`.
+        estimate: what `preview` says of the plan, or None where the run was not prepared for it.
         measured: `measure.json`, or None where the plan was not measured.
         audits: by name in the order of `AUDITS`, None where not run.
         cuts: axes and thresholds of the map: the rule's own, else the run's.
@@ -62,6 +63,7 @@ class Facts:
     table: SampleTable
     plan: Plan
     plan_facts: dict[str, Any]
+    estimate: dict[str, Any] | None
     measured: dict[str, Any] | None
     audits: dict[str, dict[str, Any] | None]
     cuts: Cuts

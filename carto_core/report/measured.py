@@ -188,6 +188,15 @@ def difference_cell(measure: Measure, effect: dict[str, Any] | None) -> tuple[st
     return value, f"[{low}, {high}]", reading(effect) in ("lower", "higher")
 
 
+def estimate_row(measure: Measure, found: dict[str, float]) -> tuple[str, str, str, str]:
+    """Return title, estimate, its interval and the estimate for the unchanged run; of perplexity the change alone."""
+    if measure.kind == "perplexity":
+        value, low, high = (measure.difference(found[end]) for end in ("value", "low", "high"))
+        return f"{measure.title}, change", f"{value}{measure.unit}", f"[{low}, {high}]", "0"
+    ends = ", ".join(measure.level(found[end]) for end in ("low", "high"))
+    return measure.title, measure.level(found["value"]), f"[{ends}]", measure.level(found["unchanged"])
+
+
 def rows_of(measured: dict[str, Any], measure: Measure) -> list[Row]:
     """Return one row an arm: every seed, the mean, and the 95 % t interval over the seeds."""
     rows = []

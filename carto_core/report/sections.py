@@ -15,6 +15,7 @@ import numpy as np
 from carto_core import __version__
 from carto_core.config import ModelConfig, RunConfig
 from carto_core.plots.palette import OTHER, QUADRANT_SIGNS
+from carto_core.preview.estimate import SEEDS
 from carto_core.quadrants import QUADRANTS, counts
 from carto_core.report import commands, measured
 from carto_core.report.audited import audit_lines
@@ -152,6 +153,21 @@ def _sources(facts: Facts) -> dict[str, Any]:
         for i in order[:MAX_SOURCES]
     ]
     return {"rows": rows, "touched": len(order), "total": len(names), "left_out": max(0, len(order) - MAX_SOURCES)}
+
+
+def estimate(facts: Facts) -> dict[str, Any]:
+    """Return what was estimated, a line a measure, and how far to believe it."""
+    if facts.estimate is None:
+        return {"rows": [], "command": commands.command("prepare", facts.run_id)}
+    found = facts.estimate["metrics"]
+    taught = facts.estimate["num_plans"]
+    return {
+        "rows": [measured.estimate_row(m, found[m.metric]) for m in measured.MEASURES if m.metric in found],
+        "support": f"{facts.estimate['support'].capitalize()}; {taught or 'no'} measured plan{'s' * (taught != 1)} taught it.",
+        "notes": facts.estimate["notes"],
+        "seeds": SEEDS,
+        "command": None,
+    }
 
 
 def arms(facts: Facts) -> dict[str, Any]:
@@ -325,6 +341,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("verdict", "The answer", verdict),
     Section("map", "Which samples", the_map),
     Section("plan", "What the plan does", the_plan),
+    Section("estimate", "What was estimated", estimate),
     Section("arms", "What was measured", arms),
     Section("audits", "What the original model gives away", audits),
     Section("detector", "How good the choice is", detector),

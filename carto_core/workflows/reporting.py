@@ -27,7 +27,7 @@ from carto_core.selection import Rule
 from carto_core.store.reader import Run
 from carto_core.store.rundir import now, replacing
 from carto_core.types import Plan, SampleTable, Selection
-from carto_core.workflows import light
+from carto_core.workflows import light, previewing
 
 
 def write_report(
@@ -93,6 +93,7 @@ def gather(run: Run, plan_dir: str | Path, *, with_texts: int = 0, table: Sample
         table=table,
         plan=plan,
         plan_facts=plan_facts,
+        estimate=_estimate(run, table, plan),
         measured=_measurement(run, plan_facts),
         audits={name: _audit(run, name) for name in AUDITS},
         cuts=cuts,
@@ -106,6 +107,11 @@ def gather(run: Run, plan_dir: str | Path, *, with_texts: int = 0, table: Sample
         texts=_texts(run, plan, table, canaries, roles, cuts=cuts, axis=axis or cuts.y, count=with_texts),
         created=now(),
     )
+
+
+def _estimate(run: Run, table: SampleTable, plan: Plan) -> dict[str, Any] | None:
+    estimator = previewing.estimator_of(run, table=table)
+    return None if estimator is None else previewing.estimate(estimator, plan, run).to_dict()
 
 
 def _cuts(run: Run, rule: Rule, table: SampleTable) -> Cuts:

@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 
 import numpy as np
@@ -7,11 +8,12 @@ from scipy import stats
 
 from carto_core.errors import ConfigError
 from carto_core.preview.arms import arms_of, draw_control, expected_minutes
-from carto_core.preview.effects import effects_of, mean_of, metric_of, paired_interval
-from carto_core.preview.measured import measure_arms
+from carto_core.preview.effects import effects_of, half_width, mean_of, metric_of, paired_interval, read_partial
+from carto_core.preview.measured import measure_arms, results_so_far
 from carto_core.store.reader import open_run
-from carto_core.types import Plan
-from carto_core.workflows import light
+from carto_core.store.rundir import write_json
+from carto_core.types import ROLES, Plan
+from carto_core.workflows import light, measuring
 from carto_core.workflows.measuring import measure_plan
 
 
@@ -124,6 +126,73 @@ def test_measure_writes_all_arms_and_never_trains_one_twice(run):
     assert expected_minutes(run, arms) == 0
     assert measure_plan(run, plan_dir, seeds=2)["arms"] == measured["arms"]
     assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+def finishing_at_once(monkeypatch, *, plan=0.2, jitter=0.0):
+    """Let every retrain be done as soon as it is asked for; return what `partial.json` held after each."""
+    seen = []
+
+    def measure(run_path, arms, *, progress):
+        run = open_run(run_path)
+        for arm in arms:
+            if not arm.path(run).is_file():
+                share = round(
+                    100 * ((plan if arm.arm == "plan" else 0.5) + jitter * (arm.seed % 2) * (arm.arm == "plan"))
+                )
+                counts = {key: {"k": share, "n": 100} for key in ROLES}
+                result = {"extraction": counts, "natural_extraction": {"k": 0, "n": 0}, "ppl_nats": 3.0, "wall_s": 1.0}
+                write_json(
+                    arm.path(run), result | {"steps": arm.steps, "tokens": 1, "exposure": dict.fromkeys(ROLES, 1.0)}
+                )
+                progress("retraining", 1, len(arms))
+                seen.extend((partial, run.manifest["report_seen"]) for partial in [read_partial(seen_in[0])])
+        results = results_so_far(run, arms)
+        return {"arms": results, "effects": effects_of(results)}
+
+    seen_in = []
+    monkeypatch.setattr(measuring, "measure_arms", measure)
+    return seen, seen_in
+
+
+def test_results_are_there_as_soon_as_a_retrain_is(run, monkeypatch):
+    plan_dir = light.save_plan(run, prune(run))
+    seen, seen_in = finishing_at_once(monkeypatch)
+    seen_in.append(light.measurement_dir(run, plan_dir))
+
+    measure_plan(run, plan_dir, seeds=2)
+
+    assert [(partial["finished"], partial["wanted"]) for partial, _ in seen] == [(i, 8) for i in range(1, 9)]
+    assert all(report_seen for _, report_seen in seen), "numbers of the report half are there to be looked at"
+    of_two = {(e["arm"], e["against"], e["metric"]): e for e in seen[1][0]["effects"]}
+    assert of_two["plan", "baseline", "extraction.report"]["estimate"] == pytest.approx(-0.3)
+    assert read_partial(seen_in[0]) is None, "measure.json stands for it now"
+
+
+@pytest.mark.parametrize(("jitter", "seeds"), [(0.0, 3), (0.3, 6)])
+def test_a_measurement_ends_once_its_interval_is_narrow_enough(run, monkeypatch, jitter, seeds):
+    plan_dir = light.save_plan(run, prune(run))
+    _, seen_in = finishing_at_once(monkeypatch, jitter=jitter)
+    seen_in.append(light.measurement_dir(run, plan_dir))
+
+    measured = measure_plan(run, plan_dir, seeds=6, stop_at=0.05)
+
+    assert measured["seeds"] == list(range(seeds))
+    assert measured["stopped_early"] == (seeds < 6)
+    assert {arm["seed"] for arm in measured["arms"]} == set(range(seeds))
+
+
+def test_half_an_interval_is_unknown_without_one():
+    arms = [
+        {"arm": name, "seed": 0, "extraction": {key: {"k": 1, "n": 2} for key in ROLES}} for name in ("plan", "control")
+    ]
+
+    assert half_width(effects_of(arms)) == math.inf
+
+
+@pytest.mark.parametrize("stop_at", [0, -0.1, 1])
+def test_a_width_out_of_range_is_refused(run, stop_at):
+    with pytest.raises(ConfigError, match="--stop-at must lie between 0 and 1"):
+        measure_plan(run, light.save_plan(run, prune(run)), stop_at=stop_at)
 
 
 def test_an_arm_is_asked_what_was_wanted_of_it_and_kept_apart_by_that(run):

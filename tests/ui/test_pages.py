@@ -522,6 +522,30 @@ def test_the_policy_warns_of_the_canaries_that_it_would_repeat(run):
     assert any("up-samples" in w.value for w in app.warning)
 
 
+def test_a_measurement_under_way_shows_what_it_has_so_far(run):
+    app = with_hotspots(run)
+    (plan_dir,) = run.files.plans.iterdir()
+    some = [arm for arm in ARMS if arm["seed"] == 0]
+    partial = {"arms": some, "effects": effects_of(some), "finished": len(some), "wanted": len(ARMS)}
+    write_json(light.measurement_dir(run, plan_dir) / "partial.json", partial)
+
+    sound(app.run())
+
+    assert f"So far: {len(some)} of {len(ARMS)} retrains" in words(app)
+    assert "Too little for a verdict yet" in words(app)
+
+
+def test_a_measurement_may_stop_early(run, monkeypatch):
+    launched = []
+    monkeypatch.setattr(jobs, "launch", lambda arguments, **how: launched.append(arguments))
+    app = with_hotspots(run)
+
+    labelled(app.checkbox, "Stop early").check().run()
+    press(app, "Measure it")
+
+    assert launched[0][-2:] == ["--stop-at", "0.05"]
+
+
 def test_minutes_are_said_before_the_click(run):
     button(with_hotspots(run), "min)")
 

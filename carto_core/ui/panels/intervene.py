@@ -16,7 +16,7 @@ from carto_core.export import EXPORTS, sampler_snippet
 from carto_core.interventions import DEFAULT_ALPHA, DEFAULT_GAMMA
 from carto_core.plots.charts import arms_figure
 from carto_core.preview.arms import ARMS, expected_minutes
-from carto_core.preview.effects import METRICS, metric_of, read_measurement, reading
+from carto_core.preview.effects import METRICS, metric_of, read_measurement, read_partial, reading
 from carto_core.quadrants import Cuts
 from carto_core.report.document import report_html
 from carto_core.store.reader import Run
@@ -32,6 +32,8 @@ from carto_core.workflows.reporting import gather
 
 # One chooses by the calibration half, so what is reported is the other.
 SHOWN = ("extraction.report", "ppl_nats", "natural_extraction", "exposure.report")
+STOP_AT = 0.05
+STOP_FLAG = ["--stop-at", str(STOP_AT)]
 ACTIONS = {"prune": "Prune", "reweight": "Down-weight", "upsample": "Up-sample", "policy": "Policy"}
 
 
@@ -139,27 +141,36 @@ def _measured(run: Run, plan_dir: Path) -> None:
     st.subheader("What does it really do?")
     folder = light.measurement_dir(run, plan_dir)
     job = working.newest(run.run_id, "measure", result=folder / "measure.json")
-    measured = read_measurement(folder)
+    measured, partial = read_measurement(folder), read_partial(folder)
     if job is not None and jobs.is_active(job):
-        working.watch(job)
+        working.watch(job, reached=lambda: (read_partial(folder) or {}).get("finished"))
     else:
         if measured is None:
             working.tell_failure(job)
         _offer(run, plan_dir, folder, again=measured is not None)
     if measured is not None:
+        if measured.get("stopped_early"):
+            st.caption(f"Stopped early, after {len(measured['seeds'])} seeds: the interval was narrow enough.")
         _result(run, measured)
+    elif partial is not None:
+        st.caption(f"So far: {partial['finished']} of {partial['wanted']} retrains. Intervals shrink as seeds come in.")
+        _result(run, partial)
 
 
 def _offer(run: Run, plan_dir: Path, folder: Path, *, again: bool) -> None:
     first, second = st.columns([2, 3], vertical_alignment="bottom")
     seeds = int(first.number_input("Seeds", 1, 20, 3, help="Retrains of each arm; an interval needs at least 2."))
+    early = st.checkbox(
+        f"Stop early, once plan and control are told apart to within {STOP_AT:.0%}",
+        help="After 3 seeds or more. An interval at which one stops because it is narrow is somewhat too narrow.",
+    )
     minutes = expected_minutes(run, light.measurement_arms(run, plan_dir, seeds=seeds))
     label = "Measure again" if again else "Measure it"
     cost = f"about {max(1, round(minutes))} min" if minutes else "all arms are there: seconds"
     if second.button(f"{label} ({cost})", type="secondary" if again else "primary", width="stretch"):
         lineage.settled(plan_dir)
         jobs.launch(
-            ["measure", str(run.files.path), str(plan_dir), "--seeds", str(seeds)],
+            ["measure", str(run.files.path), str(plan_dir), "--seeds", str(seeds), *(STOP_FLAG if early else [])],
             kind="measure",
             run_id=run.run_id,
             runs_root=resolve_runs_root().absolute(),
@@ -216,6 +227,8 @@ def _verdict(effects: list[dict[str, Any]]) -> str:
         return "**The plan lowers extraction of report canaries more than a random choice of its size does.**"
     if shown == "higher":
         return "**The plan raises extraction of report canaries against a random choice of its size. Do not apply it for privacy.**"
+    if against["low"] is None:
+        return "**Too little for a verdict yet**: an interval needs two seeds of plan and control."
     return "**Not shown to do more than a random choice of its size.** More seeds narrow the interval."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import streamlit as st
@@ -19,12 +20,18 @@ def newest(run_id: str, kind: str, *, result: Path | None = None) -> Job | None:
     return next((job for job in found if result is None or job.result == str(result)), None)
 
 
-def watch(job: Job) -> None:
-    """Draw a job that is under way and poll it; when it ends the whole page is drawn anew."""
+def watch(job: Job, *, reached: Callable[[], object] | None = None) -> None:
+    """Draw a job that is under way and poll it; the whole page is drawn anew when it ends.
+
+    Args:
+        job: under way.
+        reached: how far its result is, cheap to ask for; when that changes the page is drawn anew too.
+    """
+    before = None if reached is None else reached()
 
     @st.fragment(run_every=POLL_S)
     def poll() -> None:
-        if not jobs.is_active(job):
+        if not jobs.is_active(job) or (reached is not None and reached() != before):
             st.rerun()
         line = jobs.progress_of(job)
         if line is None:
