@@ -508,6 +508,21 @@ def retrain(
 
 
 @cli.command()
+@_run_command
+@click.option("--by", default=None, metavar="SCORE", help="Chooses what goes (default: the run's map axis).")
+@click.option("--step", type=float, default=0.05, show_default=True, help="Share of the samples that a round cuts.")
+@click.option("--budget", type=float, default=0.2, show_default=True, help="Share that is cut at most.")
+@click.option("--target", type=float, default=0.05, show_default=True, help="Calibration canaries given away.")
+@click.option("--seeds", type=int, default=3, show_default=True)
+def clean(*, run: str, runs_root: str | None, as_json: bool, **how: Any) -> None:
+    """Cut, retrain, look at the new map and cut again, until little is given away or the budget is spent."""
+    from carto_core.workflows.cleaning import clean_run, lines
+
+    content = clean_run(open_run(run, runs_root), **how)
+    _show(content, "\n".join(lines(content)), as_json=as_json)
+
+
+@cli.command()
 @click.argument("run_a", metavar="RUN_A")
 @click.argument("run_b", metavar="RUN_B")
 @click.option("--x", default=None, help="Score on x for both (default: the one that both were cut on).")

@@ -38,7 +38,7 @@ def measure_arms(run_path: Path, arms: list[Arm], *, progress: Progress) -> dict
     run = open_run(run_path)
     by_path = {arm.path(run): arm for arm in arms}
     run_side_by_side(
-        _train_arm,
+        train_arm,
         [(run_path, arm) for arm in by_path.values()],
         list(by_path),
         workers=num_workers(run.manifest),
@@ -54,7 +54,7 @@ def results_so_far(run: Run, arms: list[Arm]) -> list[dict[str, Any]]:
     return [_read(arm, path) for arm in arms if (path := arm.path(run)).is_file()]
 
 
-def _train_arm(run_path: Path, arm: Arm, path: Path) -> None:
+def train_arm(run_path: Path, arm: Arm, path: Path) -> None:
     """Train one arm in this process, audit it and write its result."""
     run = open_run(run_path)
     config = RunConfig.from_dict(run.manifest["config"])

@@ -64,6 +64,10 @@ def _say_no_other(run: Run) -> None:
         f"python -m carto_core audit {out}",
         language="bash",
     )
+    st.caption(
+        "Or let it go in rounds, each by the map that the last one left, each measured beside a random cut, until little is "
+        f"given away or a fifth of the samples is gone: python -m carto_core clean {run.run_id}"
+    )
     if not plans:
         st.caption("PLAN_DIR is a plan: choose samples on the Map, and Intervene writes one.")
     go("intervene", "Go to Intervene")
