@@ -147,6 +147,7 @@ class Estimator:
         evidence: what was measured on it.
         exposures: by canary id, of the base run; empty where that audit was not run.
         widths: factor on the errors by kind of metric, 1 until cases say otherwise.
+        recounted: what was recounted for each piece of evidence, by its `id`; shared by estimators that leave some of it out.
     """
 
     table: SampleTable
@@ -155,6 +156,7 @@ class Estimator:
     evidence: Sequence[Evidence] = ()
     exposures: dict[int, float] = field(default_factory=dict)
     widths: dict[str, float] = field(default_factory=dict)
+    recounted: dict[int, Float64] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Fit."""
@@ -219,7 +221,7 @@ class Estimator:
             if not case.is_plan:
                 continue
             others = [other for other in self.evidence if other.plan_sha256 != case.plan_sha256]
-            alone = Estimator(self.table, self.prepared, self.base, others, self.exposures, self.widths)
+            alone = Estimator(self.table, self.prepared, self.base, others, self.exposures, self.widths, self.recounted)
             said = alone.estimate(case.emphasis)
             for metric, estimated in said.metrics.items():
                 measured = mean_of(case.arms, metric)
@@ -241,7 +243,7 @@ class Estimator:
             kind: math.sqrt((PRIOR_CASES + sum(min(z * z, 25.0) for z in found)) / (PRIOR_CASES + len(found)))
             for kind, found in errors.items()
         }
-        return Estimator(self.table, self.prepared, self.base, self.evidence, self.exposures, widths)
+        return Estimator(self.table, self.prepared, self.base, self.evidence, self.exposures, widths, self.recounted)
 
     # What a plan does to doses and counts
 
@@ -258,6 +260,11 @@ class Estimator:
         rest = [np.median(e[e > 0]) / e.sum() for e in (emphasis, self.base)]
         return np.array([recounted, math.log(rest[0] / rest[1])])
 
+    def _causes_of(self, one: Evidence) -> Float64:
+        if id(one) not in self.recounted:
+            self.recounted[id(one)] = self._causes(one.emphasis)
+        return self.recounted[id(one)]
+
     # Fits
 
     def _fit_slopes(self) -> tuple[Float64, Float64, float]:
@@ -269,7 +276,7 @@ class Estimator:
         for one in self.evidence:
             change = _paired(one.arms, self._baseline, "ppl_nats")
             if one.kind != "baseline" and not math.isnan(change):
-                causes = self._causes(one.emphasis)
+                causes = self._causes_of(one)
                 variance = 2 * seed**2 / len(one.arms) + _unexplained(change)
                 precision = precision + np.outer(causes, causes) / variance
                 total = total + causes * change / variance

@@ -112,16 +112,21 @@ class Recall:
             ceiling: see `Recall`.
         """
         start = cls(ladder, doses, log_nats, ceiling, prior.means, np.diag(prior.deviations**2))
+        own = (log_nats - ladder.height(doses))[among]
+        # the base run first, then every measured arm: the ladder is read once, not at every step of the search
+        expected = np.stack([ladder.height(each)[among] for each in (doses, *(rate.doses for rate in rates))])
+        measured = np.array([rate.share for rate in rates])
+        trials = among.sum() * np.array([rate.num_seeds for rate in rates])
+        back = given_back[among]
 
         def badness(numbers: Float64) -> float:
-            tried = replace(start, numbers=numbers)
-            chance = np.clip(tried.chances(doses)[among], CLIP, 1 - CLIP)
-            loss = -np.log(np.where(given_back[among], chance, 1 - chance)).sum()
+            threshold, log_width, carry = numbers
+            chances = ndtr((threshold - np.minimum(expected + carry * own, ceiling)) / math.exp(log_width))
+            base = np.clip(chances[0], CLIP, 1 - CLIP)
+            loss = -np.log(np.where(back, base, 1 - base)).sum()
             loss += 0.5 * np.square((numbers - prior.means) / prior.deviations).sum()
-            for rate in rates:
-                share = float(tried.chances(rate.doses)[among].mean())
-                variance = share * (1 - share) / (among.sum() * rate.num_seeds) + MISFIT**2
-                loss += 0.5 * (share - rate.share) ** 2 / variance
+            shares = chances[1:].mean(1)
+            loss += 0.5 * (np.square(shares - measured) / (shares * (1 - shares) / trials + MISFIT**2)).sum()
             return float(loss)
 
         best = minimize(badness, prior.means, method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-3}).x
