@@ -102,6 +102,44 @@ def tradeoff_figure(points: Sequence[Point], sweeps: Sequence[Sweep], *, y: str,
     )
 
 
+def calibration_figure(
+    cases: Sequence[tuple[str, float, float, float, float]], *, percent: bool, theme: Theme
+) -> go.Figure:
+    """Return what was measured over what was estimated: on the diagonal the estimate was right.
+
+    Args:
+        cases: text, estimate, its low and high end, measurement.
+        percent: whether they are shares.
+        theme: light or dark.
+    """
+    ends = [end for _, value, low, high, measured in cases for end in (value, low, high, measured)]
+    low, high = min(ends), max(ends)
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[low, high], y=[low, high], mode="lines", name="estimate = measurement", hoverinfo="skip",
+        line={"color": theme.muted, "dash": "dash", "width": 1.2},
+    )  # fmt: skip
+    figure.add_scatter(
+        x=[value for _, value, *_ in cases], y=[measured for *_, measured in cases], mode="markers", name="a measured plan",
+        error_x=_bars([(value, low, high) for _, value, low, high, _ in cases], theme),
+        marker={"size": 11, "color": ARM_COLOURS["plan"], "symbol": ARM_SYMBOLS["plan"]},
+        text=[text for text, *_ in cases], hovertemplate="%{text}<extra></extra>",
+    )  # fmt: skip
+    axis = {"gridcolor": theme.grid, "zeroline": False, "color": theme.muted, "tickformat": ".0%" if percent else ".2f"}
+    return figure.update_layout(
+        xaxis=axis | {"title": "estimated, with its 90 % interval"},
+        yaxis=axis | {"title": "measured"},
+        height=360,
+        margin={"l": 64, "r": 8, "t": 48, "b": 48},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": theme.text, "size": 13},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        hoverlabel={"align": "left", "bgcolor": theme.paper, "font": {"color": theme.text}},
+        dragmode=False,
+    )
+
+
 def _bars(ranges: Sequence[tuple[float, float, float]], theme: Theme) -> dict[str, object]:
     return {
         "type": "data",

@@ -20,6 +20,7 @@ PAGES = {
     "intervene": ("pages/intervene.py", "Intervene"),
     "audit": ("pages/audit.py", "Audit"),
     "compare": ("pages/compare.py", "Compare"),
+    "calibration": ("pages/calibration.py", "Calibration"),
     "evidence": ("pages/evidence.py", "Evidence"),
 }
 # Outlines that are drawn on the map must not swallow the mouse, or no lasso could begin inside one.

@@ -1,7 +1,5 @@
 """The instant estimate on the intervene page, through `app.py`."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -9,7 +7,7 @@ from carto_core import jobs
 from carto_core.store.rundir import update_manifest
 from carto_core.workflows import previewing
 from tests import tiny
-from tests.ui.test_pages import SCORES, actions, button, labelled, press, with_hotspots, words
+from tests.ui.test_pages import SCORES, actions, button, labelled, opened, press, with_hotspots, words
 from tests.workflows.test_preparing import measured
 
 
@@ -69,7 +67,7 @@ def test_the_estimate_moves_with_the_slider(run):
     assert metrics(app)["Secrets given away"].value != before
 
 
-def test_a_measured_plan_is_badged_and_stands_in_the_track_record(run):
+def test_a_measured_plan_is_badged_and_stands_in_the_tradeoff(run):
     tiny.prepare(run)
     shares = {"baseline": 0.5, "plan": 0.3, "control": 0.5, "dedup": 0.2}
     app = with_hotspots(run)
@@ -79,10 +77,34 @@ def test_a_measured_plan_is_badged_and_stands_in_the_track_record(run):
 
     assert "badge[measured]" in words(app)
     assert "1 measured plan of this run taught it." in words(app)
-    assert "(plans measured: 1)" in json.dumps([e.label for e in app.expander])
-    assert "measurements lay inside their 90% interval" in words(app)
     alts = [chart.proto.alt for chart in app.get("plotly_chart")]
     assert any(alt.startswith("6 plans by change of perplexity") for alt in alts), alts
+
+
+def test_the_calibration_page_sets_estimates_beside_measurements(run):
+    tiny.prepare(run)
+    app = with_hotspots(run)
+    measured(run, plan_dir_of(run), shares={"baseline": 0.5, "plan": 0.3, "control": 0.5, "dedup": 0.2})
+
+    page = opened("calibration", run="tiny")
+
+    cases = previewing.calibration(run, previewing.estimator_of(run))
+    inside = sum(case["inside"] for case in cases)
+    assert f"{inside} of {len(cases)}** measurements of 1 plan lay inside their 90% interval" in words(page)
+    rows = page.dataframe[0].value
+    assert len(rows) == len(cases)
+    assert rows.set_index("metric").loc["perplexity, change", "measured"] == "+10.5%"
+    alts = [chart.proto.alt for chart in page.get("plotly_chart")]
+    assert len(alts) == len({case["metric"] for case in cases})
+    assert "Intervals of perplexity are" in words(page)
+    assert not app.exception
+
+
+def test_the_calibration_page_says_what_is_missing(run):
+    assert "not prepared for estimates yet" in words(opened("calibration", run="tiny"))
+    tiny.prepare(run)
+
+    assert "No plan of this run was measured yet" in words(opened("calibration", run="tiny"))
 
 
 def test_the_report_half_takes_its_place_once_it_was_seen(run):

@@ -51,24 +51,6 @@ def card(run: Run, plan: Plan, plan_dir: Path) -> Estimate | None:
     return found
 
 
-def track_record(run: Run) -> None:
-    """Draw how often the estimate was right: every measured plan beside what would have been said without it."""
-    estimator = cache.estimator_of(run)
-    if estimator is None:
-        return
-    cases = cache.cases_of(run)
-    with st.expander(f"How often was the estimate right? (plans measured: {len({c['plan_sha256'] for c in cases})})"):
-        if not cases:
-            st.caption("No plan of this run was measured yet. Measure one, and its estimate stands here beside it.")
-            return
-        inside = sum(case["inside"] for case in cases)
-        st.markdown(
-            f"**{inside} of {len(cases)}** measurements lay inside their {CONFIDENCE:.0%} interval. Each estimate is made as if "
-            "its own plan had not been measured; where they were wrong, intervals are wider, where right, narrower."
-        )
-        st.dataframe([_case_row(case) for case in cases], hide_index=True)
-
-
 def tradeoff(run: Run, table: SampleTable, found: Estimate | None) -> None:
     """Draw extraction against perplexity: measured plans, their controls, and the estimate of the plan in view."""
     estimator = cache.estimator_of(run)
@@ -171,20 +153,6 @@ def _taught(found: Estimate) -> str:
         return "No plan of this run was measured yet, so it rests on the ladder of canaries and on a recount."
     plans = "plan" if found.num_plans == 1 else "plans"
     return f"{found.num_plans} measured {plans} of this run taught it."
-
-
-def _case_row(case: dict[str, Any]) -> dict[str, str]:
-    is_nats = case["metric"] == "ppl_nats"
-    said = (lambda v: f"{math.expm1(v):+.1%}") if is_nats else (lambda v: f"{v:.1%}")
-    if case["metric"].startswith("exposure"):
-        said = "{:.2f}".format
-    return {
-        "plan": case["plan_sha256"][:8],
-        "metric": "perplexity, change" if is_nats else METRICS[case["metric"]],
-        "estimated": f"{said(case['estimated'])} [{said(case['low'])}, {said(case['high'])}]",
-        "measured": said(case["measured"]),
-        "inside": "yes" if case["inside"] else "no",
-    }
 
 
 def _offer_to_prepare(run: Run) -> None:

@@ -64,7 +64,7 @@ def page() -> None:
                 _measured(run, plan_dir)
             _report(run, plan_dir, table)
         estimate.tradeoff(run, table, found)
-        estimate.track_record(run)
+        go("calibration", "How often was the estimate right?")
         groups.effects(run, table, plan)
         groups.near_copies(run, table, plan)
         _export(run, plan_dir, int(plan.affected.sum()))

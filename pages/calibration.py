@@ -1,0 +1,5 @@
+"""Calibration: every measured plan beside its estimate."""
+
+from carto_core.ui.panels import calibration
+
+calibration.page()
