@@ -110,7 +110,10 @@ def judge(run: Run, options: argparse.Namespace) -> dict[str, Any]:
     alone = Estimator(table, prepared, ones)
     taught = Estimator(table, prepared, ones, [unchanged, *evidence[::2]]).widened()
     judged = list(range(1, len(drawn), 2))
-    said = {name: [one.estimate(emphases[i]) for i in judged] for name, one in (("alone", alone), ("taught", taught))}
+    said = {
+        name: [one.estimate(emphases[i], seeds=options.seeds) for i in judged]
+        for name, one in (("alone", alone), ("taught", taught))
+    }
     by_metric: dict[str, Any] = {}
     for metric in (EXTRACTION, "natural_extraction", LOSS):
         ranges = {name: [each.metrics.get(metric) for each in estimates] for name, estimates in said.items()}

@@ -127,7 +127,7 @@ def calibration_figure(
     )  # fmt: skip
     axis = {"gridcolor": theme.grid, "zeroline": False, "color": theme.muted, "tickformat": ".0%" if percent else ".2f"}
     return figure.update_layout(
-        xaxis=axis | {"title": "estimated, with its 90 % interval"},
+        xaxis=axis | {"title": "estimated [90 %]"},
         yaxis=axis | {"title": "measured"},
         height=360,
         margin={"l": 64, "r": 8, "t": 48, "b": 48},

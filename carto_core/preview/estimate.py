@@ -172,15 +172,16 @@ class Estimator:
         self._naturals = self._fit_naturals()
         self._exposure = self._fit_exposure()
 
-    def estimate(self, emphasis: Float64, *, roles: Iterable[str] = ROLES) -> Estimate:
+    def estimate(self, emphasis: Float64, *, roles: Iterable[str] = ROLES, seeds: int = SEEDS) -> Estimate:
         """Return what training under an emphasis would do.
 
         Args:
             emphasis: float64[N], see `prepared.emphasis_of`; not all 0.
             roles: whose canaries may be spoken of.
+            seeds: of how many retrains it is the mean; fewer vary more.
         """
         rng = np.random.default_rng([self.table.seed, 31])
-        metrics = {"ppl_nats": self._perplexity(emphasis)}
+        metrics = {"ppl_nats": self._perplexity(emphasis, seeds)}
         by_copies: dict[str, dict[int, Range]] = {}
         notes = []
         if self._secrets is None:
@@ -191,10 +192,10 @@ class Estimator:
             for role in roles:
                 among = self._inserted & (self._canaries["role"] == role).to_numpy()
                 if among.any():
-                    metrics[f"extraction.{role}"] = self._share(self._secrets, self._doses(emphasis), among, rng)
+                    metrics[f"extraction.{role}"] = self._share(self._secrets, self._doses(emphasis), among, rng, seeds)
                     by_copies[role] = {
                         int(copies): self._share(
-                            self._secrets, self._doses(emphasis), among & (self._copies == copies), rng
+                            self._secrets, self._doses(emphasis), among & (self._copies == copies), rng, seeds
                         )
                         for copies in np.unique(self._copies[among])
                     }
@@ -202,7 +203,7 @@ class Estimator:
                         metrics[f"exposure.{role}"] = self._exposures_of(emphasis, among, rng)
             if self._naturals is not None:
                 everything = np.ones(len(self.prepared.naturals), bool)
-                found = self._share(self._naturals, self._natural_doses(emphasis), everything, rng)
+                found = self._share(self._naturals, self._natural_doses(emphasis), everything, rng, seeds)
                 metrics["natural_extraction"] = found
         plans = {case.plan_sha256 for case in self.evidence if case.is_plan}
         return Estimate(metrics, by_copies, self._support(emphasis), len(plans), tuple(notes))
@@ -222,7 +223,7 @@ class Estimator:
                 continue
             others = [other for other in self.evidence if other.plan_sha256 != case.plan_sha256]
             alone = Estimator(self.table, self.prepared, self.base, others, self.exposures, self.widths, self.recounted)
-            said = alone.estimate(case.emphasis)
+            said = alone.estimate(case.emphasis, seeds=len(case.arms))
             for metric, estimated in said.metrics.items():
                 measured = mean_of(case.arms, metric)
                 if metric == "ppl_nats":
@@ -334,20 +335,20 @@ class Estimator:
 
     # Estimates
 
-    def _perplexity(self, emphasis: Float64) -> Range:
+    def _perplexity(self, emphasis: Float64, seeds: int) -> Range:
         slopes, covariance, seed = self._slopes
         causes = self._causes(emphasis)
         value = float(slopes @ causes)
         variance = float(causes @ covariance @ causes) + _unexplained(value)
-        half = Z * math.sqrt(variance * self.widths.get("ppl_nats", 1.0) ** 2 + 2 * seed**2 / SEEDS)
+        half = Z * math.sqrt(variance * self.widths.get("ppl_nats", 1.0) ** 2 + 2 * seed**2 / seeds)
         return Range(value, value - half, value + half, 0.0)
 
-    def _share(self, recall: Recall, dose: Float64, among: Bool, rng: np.random.Generator) -> Range:
-        """Return the share of some texts that would be given back, as a mean over `SEEDS` retrains would show it."""
+    def _share(self, recall: Recall, dose: Float64, among: Bool, rng: np.random.Generator, seeds: int) -> Range:
+        """Return the share of some texts that would be given back, as a mean over some retrains would show it."""
         widened = self.widths.get("extraction", 1.0)
         chances = recall.drawn(dose, rng, draws=DRAWS, widened=widened)[:, among]
         count = int(among.sum())
-        noise = SEED_SPREAD * np.sqrt((chances * (1 - chances)).sum(1) / SEEDS) / count
+        noise = SEED_SPREAD * np.sqrt((chances * (1 - chances)).sum(1) / seeds) / count
         shares = chances.mean(1) + rng.normal(size=DRAWS) * np.hypot(noise, 0.01 * widened)
         value = float(recall.chances(dose)[among].mean())
         return _range(shares, value, float(recall.chances(recall.doses)[among].mean()), low=0.0, high=1.0)

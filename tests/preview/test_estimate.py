@@ -287,6 +287,13 @@ def test_support_is_claimed_inside_of_what_was_measured_only(run, table):
     assert taught(run, table, cases[:2]).estimate(without(table, np.arange(50))).support == EXTRAPOLATED
 
 
+def test_fewer_retrains_vary_more(estimator, table):
+    one, many = (estimator.estimate(without(table, range(30)), seeds=seeds).metrics for seeds in (1, 20))
+
+    for name in ("ppl_nats", "extraction.calibration", "natural_extraction"):
+        assert one[name].high - one[name].low > many[name].high - many[name].low, name
+
+
 def test_an_estimate_is_the_same_twice_and_json(estimator, table):
     first, second = (estimator.estimate(without(table, range(30))).to_dict() for _ in range(2))
 

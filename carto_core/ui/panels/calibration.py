@@ -53,7 +53,10 @@ def _headline(run: Run, cases: list[dict[str, Any]]) -> None:
 
 def _charts(cases: list[dict[str, Any]]) -> None:
     metrics = list(dict.fromkeys(case["metric"] for case in cases if not case["metric"].startswith("exposure")))
-    for column, metric in zip(st.columns(len(metrics)), metrics, strict=True):
+    columns = [
+        column for _ in range(0, len(metrics), 2) for column in st.columns(2)
+    ]  # four in a row leave none any room
+    for column, metric in zip(columns, metrics, strict=False):
         some = [case for case in cases if case["metric"] == metric]
         title = "change of validation loss (nats per token)" if metric == "ppl_nats" else METRICS[metric]
         column.markdown(f"**{title[0].upper()}{title[1:]}**")
