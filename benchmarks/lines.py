@@ -136,16 +136,8 @@ POLICIES: dict[str, Callable[[Run, SampleTable, Cell], tuple[str, Plan]]] = {
 
 
 def oracle(run: Run, table: SampleTable, share: float) -> Selection:
-    """Choose as one who knows the canaries: whole ones, those that the twin gives away first, fewest copies first."""
-    canaries = run.canaries()
-    budget, taken = round(share * len(table)), []
-    inserted = canaries[canaries["inserted"]]
-    rows_of = {i: np.flatnonzero(table.canary_id == i) for i in inserted["canary_id"]}
-    given_away = {i: bool(table.truth["extracted"][rows[0]] == 1) for i, rows in rows_of.items()}
-    for i in sorted(rows_of, key=lambda i: (not given_away[i], len(rows_of[i]), i)):
-        if len(taken) + len(rows_of[i]) <= budget:
-            taken += rows_of[i].tolist()
-    return Selection({"type": "keys", "keys": table.key[taken].tolist()}, np.sort(np.array(taken, np.int32)))
+    """Choose a share of the samples as one who knows the canaries."""
+    return interventions.oracle(table, run.canaries(), budget=round(share * len(table)))
 
 
 def measure_cell(experiment: Experiment, run: Run, cell: Cell, *, seeds: int) -> dict[str, Any]:

@@ -432,6 +432,7 @@ def _planned(
     metavar="W",
     help="End once plan - control is known within +- W, such as 0.05.",
 )
+@click.option("--oracle", is_flag=True, help="Also retrain without as many rows, chosen by who knows the canaries.")
 @click.option("--out", default=None, type=click.Path(path_type=Path))
 def measure(*, run: str, runs_root: str | None, as_json: bool, plan_dir: str, out: Path | None, **how: Any) -> None:
     """Retrain under a plan, a random control of its size and without duplicates, over several seeds."""

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from typing import get_args
 
 import numpy as np
+import pandas as pd
 
 from carto_core.errors import PlanError
 from carto_core.quadrants import Cuts
@@ -98,6 +99,27 @@ def quadrant_policy(
     }
     notes = _upsampling_warnings(repeats > 1, table, extractable=extractable)
     return Plan(repeats, weights, reason, rule, "policy", tuple(notes))
+
+
+def oracle(table: SampleTable, canaries: pd.DataFrame, *, budget: int) -> Selection:
+    """Choose as one who knows the canaries: whole ones, those that a twin gives away first, fewest copies first.
+
+    What no detector can do better at the same size; an upper bound, not a plan for anybody's corpus.
+
+    Args:
+        table: of the run; without a twin's truth every canary counts alike.
+        canaries: `canary_id, inserted` at least.
+        budget: how many rows at most.
+    """
+    taken: list[int] = []
+    extracted = table.truth.get("extracted", np.full(len(table), np.nan, np.float32))
+    inserted = canaries.loc[canaries["inserted"].astype(bool), "canary_id"]
+    rows_of = {i: np.flatnonzero(table.canary_id == i) for i in inserted}
+    given_away = {i: bool(len(rows) and extracted[rows[0]] == 1) for i, rows in rows_of.items()}
+    for i in sorted(rows_of, key=lambda i: (not given_away[i], len(rows_of[i]), i)):
+        if len(taken) + len(rows_of[i]) <= budget:
+            taken += rows_of[i].tolist()
+    return Selection({"type": "keys", "keys": table.key[taken].tolist()}, np.sort(np.array(taken, np.int32)))
 
 
 def deduplicate(table: SampleTable) -> Plan:

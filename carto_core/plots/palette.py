@@ -27,8 +27,8 @@ QUADRANT_SYMBOLS = {
 QUADRANT_SIGNS = {"stable-easy": "●", "ambiguous-hard": "■", "hotspot-memorized": "▲", "noisy-outlier": "◆"}
 CATEGORIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A600")
 OTHER = "#8A8F98"
-ARM_COLOURS = {"baseline": "#8A8F98", "plan": "#D55E00", "control": "#0072B2", "dedup": "#009E73"}
-ARM_SYMBOLS = {"baseline": "circle", "plan": "triangle-up", "control": "square", "dedup": "diamond"}
+ARM_COLOURS = {"baseline": "#8A8F98", "plan": "#D55E00", "control": "#0072B2", "dedup": "#009E73", "oracle": "#CC79A7"}
+ARM_SYMBOLS = {"baseline": "circle", "plan": "triangle-up", "control": "square", "dedup": "diamond", "oracle": "cross"}
 
 
 @dataclass(frozen=True, slots=True)

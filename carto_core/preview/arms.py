@@ -18,7 +18,7 @@ from carto_core.interventions import deduplicate
 from carto_core.store.reader import Run
 from carto_core.types import Float32, Int32, Plan, SampleTable
 
-ARMS = ("baseline", "plan", "control", "dedup")
+ARMS = ("baseline", "plan", "control", "dedup", "oracle")
 PREVIEW_AUDITS = ("extraction", "natural", "exposure", "perplexity")
 Equal = Literal["steps", "epochs"]
 LENGTH_STRATA = 20
@@ -64,9 +64,16 @@ class Arm:
 
 
 def arms_of(
-    run: Run, plan: Plan, table: SampleTable, *, seeds: int, equal: Equal, audits: tuple[str, ...] = PREVIEW_AUDITS
+    run: Run,
+    plan: Plan,
+    table: SampleTable,
+    *,
+    seeds: int,
+    equal: Equal,
+    audits: tuple[str, ...] = PREVIEW_AUDITS,
+    oracle: Plan | None = None,
 ) -> list[Arm]:
-    """Return all arms of a measurement, seed by seed: baseline, plan, control, dedup.
+    """Return all arms of a measurement, seed by seed: baseline, plan, control, dedup, and oracle where there is one.
 
     Args:
         run: the base run.
@@ -75,6 +82,7 @@ def arms_of(
         seeds: how many, 0..seeds-1.
         equal: `steps` gives every arm the baseline's optimizer steps, `epochs` the same passes over fewer samples.
         audits: see `Arm`.
+        oracle: see `interventions.oracle`; None leaves that arm out.
     """
     engine = RunConfig.from_dict(run.manifest["config"]).engine
     ones = np.ones(len(table), np.int32), np.ones(len(table), np.float32)
@@ -91,6 +99,8 @@ def arms_of(
         yield arm("control", seed, repeats, weights, **notes)
         unique = deduplicate(table)
         yield arm("dedup", seed, unique.repeats, unique.weights)
+        if oracle is not None:
+            yield arm("oracle", seed, oracle.repeats, oracle.weights)
 
     return [arm for seed in range(seeds) for arm in arms_of_seed(seed)]
 

@@ -87,11 +87,12 @@ def smallest_p(num_differences: int) -> float:
 
 
 def effects_of(arms: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the effects of `measure.json`: the plan against baseline and control, and dedup against baseline.
+    """Return the effects of `measure.json`: the plan against baseline and control, all others against baseline.
 
     Pairs share a seed. `estimate`, `low`, `high` are None where they cannot be had.
     """
     pairs = [("plan", "baseline"), ("plan", "control"), ("control", "baseline"), ("dedup", "baseline")]
+    pairs += [("oracle", "baseline")] * any(arm["arm"] == "oracle" for arm in arms)
     return [_effect(arms, metric, arm=arm, against=against) for arm, against in pairs for metric in METRICS]
 
 

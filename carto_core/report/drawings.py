@@ -32,6 +32,7 @@ SYMBOLS = {
     "square": "M-4,-4H4V4H-4Z",
     "diamond": "M0,-5.5L5.5,0L0,5.5L-5.5,0Z",
     "triangle-up": "M0,-5L5,4H-5Z",
+    "cross": "M-5,-1.7H-1.7V-5H1.7V-1.7H5V1.7H1.7V5H-1.7V1.7H-5Z",
 }
 
 

@@ -22,9 +22,16 @@ ARM_WORDS = {
     "control": "trained under the same changes, made to as many randomly drawn samples of like length",
     "baseline": "trained on everything, unchanged",
     "dedup": "trained with only the first of every set of exact copies",
+    "oracle": "trained without as many samples, chosen by one who knows where the secrets are: a bound, not a plan",
 }
 ORDER = ("plan", "control", "baseline", "dedup")
-PAIRS = (("plan", "control"), ("plan", "baseline"), ("control", "baseline"), ("dedup", "baseline"))
+PAIRS = (
+    ("plan", "control"),
+    ("plan", "baseline"),
+    ("control", "baseline"),
+    ("dedup", "baseline"),
+    ("oracle", "baseline"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -437,7 +437,9 @@ def measurement_dir(run: Run, plan_dir: str | Path) -> Path:
     return run.files.previews / facts["plan_sha256"][:16]
 
 
-def measurement_arms(run: Run, plan_dir: str | Path, *, seeds: int, equal: Equal = "steps") -> list[Arm]:
+def measurement_arms(
+    run: Run, plan_dir: str | Path, *, seeds: int, equal: Equal = "steps", oracle: bool = False
+) -> list[Arm]:
     """Return the arms that measuring a plan would need.
 
     Raises:
@@ -450,7 +452,15 @@ def measurement_arms(run: Run, plan_dir: str | Path, *, seeds: int, equal: Equal
         )
     table = load_table(run)
     plan, _ = read_plan(plan_dir, table)
-    return arms_of(run, plan, table, seeds=seeds, equal=equal)
+    bound = None
+    if oracle:
+        chosen = interventions.oracle(table, run.canaries(), budget=int(plan.affected.sum()))
+        if not len(chosen.sample_ids):
+            raise PlanError(
+                f"no planted canary fits into {int(plan.affected.sum())} rows, so there is no oracle to train"
+            )
+        bound = interventions.make_plan(chosen, table, action="prune")
+    return arms_of(run, plan, table, seeds=seeds, equal=equal, oracle=bound)
 
 
 def _losses_to_score(run: Run) -> tuple[SnapshotKind, Float32]:

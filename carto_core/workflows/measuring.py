@@ -25,6 +25,7 @@ def measure_plan(
     seeds: int = 3,
     equal: Equal = "steps",
     stop_at: float | None = None,
+    oracle: bool = False,
     out: str | Path | None = None,
 ) -> dict[str, Any]:
     """Measure a plan and return the content of `measure.json`; while it goes on, `partial.json` holds what is finished.
@@ -39,11 +40,12 @@ def measure_plan(
         stop_at: end once the 95 % interval of plan minus control, in extraction of the report half, is within +- this share
             of its middle, after at least 3 seeds; None measures all seeds. (Stopping where an interval is narrow makes it
             somewhat too narrow.)
+        oracle: also retrain without as many rows, chosen by one who knows the canaries: what no detector can do better.
         out: the directory to write; default `RUN/previews/HASH`.
 
     Raises:
         ConfigError: seeds, equal or stop_at is out of range.
-        PlanError: the plan cannot be read.
+        PlanError: the plan cannot be read, or no canary fits into an oracle of its size.
         Cancelled: stopped; the arms that were finished are kept.
     """
     if seeds < 1:
@@ -52,7 +54,7 @@ def measure_plan(
         raise ConfigError(f"--equal must be steps or epochs, got {equal!r}")
     if stop_at is not None and not 0 < stop_at < 1:
         raise ConfigError(f"--stop-at must lie between 0 and 1, got {stop_at}")
-    arms = light.measurement_arms(run, plan_dir, seeds=seeds, equal=equal)
+    arms = light.measurement_arms(run, plan_dir, seeds=seeds, equal=equal, oracle=oracle)
     folder = Path(out) if out is not None else light.measurement_dir(run, plan_dir)
     facts = json.loads((Path(plan_dir) / "plan.json").read_text(encoding="utf-8"))
     about = {"version": 1, "run_id": run.run_id, "plan_sha256": facts["plan_sha256"], "equal": equal}

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from carto_core.errors import ConfigError
+from carto_core.interventions import oracle
 from carto_core.preview.arms import arms_of, draw_control, expected_minutes
 from carto_core.preview.effects import effects_of, half_width, mean_of, metric_of, paired_interval, read_partial
 from carto_core.preview.measured import measure_arms, results_so_far
@@ -67,6 +68,40 @@ def test_all_arms_take_equal_steps_and_seeds_are_paired(run):
     assert len({a.key(run) for a in arms}) == 8
     fewer = arms_of(run, prune(run), light.load_table(run), seeds=1, equal="epochs")
     assert fewer[1].steps < fewer[0].steps
+
+
+def test_an_oracle_is_an_arm_of_the_plans_size_where_it_was_asked_for(run):
+    plan_dir = light.save_plan(run, prune(run))
+
+    arms = light.measurement_arms(run, plan_dir, seeds=2, oracle=True)
+
+    assert [a.arm for a in arms] == ["baseline", "plan", "control", "dedup", "oracle"] * 2
+    cut = arms[4].repeats == 0
+    assert 0 < cut.sum() <= prune(run).affected.sum()
+    assert light.load_table(run).is_canary[cut].all()
+    assert "oracle" not in [a.arm for a in light.measurement_arms(run, plan_dir, seeds=1)]
+
+
+def test_no_oracle_fits_into_a_plan_of_no_canarys_size(run):
+    table = light.load_table(run)
+    canaries = run.canaries()
+
+    assert len(oracle(table, canaries, budget=0).sample_ids) == 0
+    assert len(oracle(table, canaries.assign(inserted=False), budget=99).sample_ids) == 0
+
+
+def test_an_oracles_effect_stands_against_the_unchanged_arm():
+    arms = [
+        {"arm": name, "seed": 0, "extraction": {role: {"k": k, "n": 4} for role in ROLES}}
+        for name, k in (("baseline", 3), ("oracle", 1))
+    ]
+
+    found = {(e["arm"], e["against"], e["metric"]): e["estimate"] for e in effects_of(arms)}
+
+    assert found["oracle", "baseline", "extraction.report"] == -0.5
+    assert ("oracle", "baseline", "extraction.report") not in {
+        (e["arm"], e["against"], e["metric"]) for e in effects_of(arms[:1])
+    }
 
 
 def test_paired_intervals_are_students_and_unknown_below_two_seeds():

@@ -546,6 +546,17 @@ def test_a_measurement_may_stop_early(run, monkeypatch):
     assert launched[0][-2:] == ["--stop-at", "0.05"]
 
 
+def test_an_oracle_may_be_measured_too(run, monkeypatch):
+    launched = []
+    monkeypatch.setattr(jobs, "launch", lambda arguments, **how: launched.append(arguments))
+    app = with_hotspots(run)
+
+    labelled(app.checkbox, "With an oracle").check().run()
+    press(app, "Measure it")
+
+    assert launched[0][-1] == "--oracle"
+
+
 def test_minutes_are_said_before_the_click(run):
     button(with_hotspots(run), "min)")
 

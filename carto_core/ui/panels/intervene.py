@@ -164,13 +164,26 @@ def _offer(run: Run, plan_dir: Path, folder: Path, *, again: bool) -> None:
         f"Stop early, once plan and control are told apart to within {STOP_AT:.0%}",
         help="After 3 seeds or more. An interval at which one stops because it is narrow is somewhat too narrow.",
     )
-    minutes = expected_minutes(run, light.measurement_arms(run, plan_dir, seeds=seeds))
+    oracle = st.checkbox(
+        "With an oracle of the same size",
+        disabled=not np.any(cache.canaries_of(run)["inserted"]),
+        help="Retrains without as many rows, chosen by one who knows the canaries: what no detector can do better.",
+    )
+    minutes = expected_minutes(run, light.measurement_arms(run, plan_dir, seeds=seeds, oracle=oracle))
     label = "Measure again" if again else "Measure it"
     cost = f"about {max(1, round(minutes))} min" if minutes else "all arms are there: seconds"
     if second.button(f"{label} ({cost})", type="secondary" if again else "primary", width="stretch"):
         lineage.settled(plan_dir)
         jobs.launch(
-            ["measure", str(run.files.path), str(plan_dir), "--seeds", str(seeds), *(STOP_FLAG if early else [])],
+            [
+                "measure",
+                str(run.files.path),
+                str(plan_dir),
+                "--seeds",
+                str(seeds),
+                *(STOP_FLAG if early else []),
+                *(["--oracle"] * oracle),
+            ],
             kind="measure",
             run_id=run.run_id,
             runs_root=resolve_runs_root().absolute(),
@@ -191,7 +204,8 @@ def _result(run: Run, measured: dict[str, Any]) -> None:
     st.markdown("**Every retrain is a point; the line is the mean**")
     for row in (SHOWN[:2], SHOWN[2:]):
         for column, metric in zip(st.columns(2), row, strict=True):
-            values = {arm: [metric_of(a, metric) for a in arms if a["arm"] == arm] for arm in ARMS}
+            there = [arm for arm in ARMS if any(a["arm"] == arm for a in arms)]
+            values = {arm: [metric_of(a, metric) for a in arms if a["arm"] == arm] for arm in there}
             if all(math.isnan(v) for seeds in values.values() for v in seeds):
                 continue
             column.caption(METRICS[metric])
