@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from carto_core.plots.layout import laid_out
 from carto_core.plots.palette import ARM_COLOURS, ARM_SYMBOLS, CATEGORIES, OTHER, Theme
 from carto_core.types import Float32
 
@@ -39,7 +40,7 @@ def trajectory_figure(
         figure.add_scatter(
             x=list(steps), y=selected[:, 0], mode="lines+markers", name=single, line={"color": SELECTED, "width": 2.5}
         )
-    return _laid_out(figure, theme, x="epoch", y="loss (nats/token)", height=260)
+    return laid_out(figure, theme, x="epoch", y="loss (nats/token)", height=260)
 
 
 def repeats_figure(
@@ -88,7 +89,7 @@ def repeats_figure(
             hovertemplate="%{text}: %{y:.3g}<extra>" + name + "</extra>",
             showlegend=len(series) > 1,
         )
-    _laid_out(figure, theme, x=x, y=y, height=320)
+    laid_out(figure, theme, x=x, y=y, height=320)
     figure.update_xaxes(tickvals=list(range(len(labels))), ticktext=labels, range=[-0.5, len(labels) - 0.5])
     return figure.update_yaxes(tickformat=".0%", range=[-0.03, 1.03]) if percent else figure
 
@@ -114,7 +115,7 @@ def points_figure(series: dict[str, list[tuple[str, float]]], *, x: str, y: str,
             text=[label for label, _ in items],
             hovertemplate="%{text}: %{y:.3g}<extra>" + name + "</extra>",
         )
-    _laid_out(figure, theme, x=x, y=y, height=320)
+    laid_out(figure, theme, x=x, y=y, height=320)
     return figure.update_xaxes(tickvals=list(range(len(labels))), ticktext=labels, range=[-0.5, len(labels) - 0.5])
 
 
@@ -171,7 +172,7 @@ def intervals_figure(bars: Sequence[Bar], *, x: str, line: float, theme: Theme, 
     # a long name on one line would leave a phone no room for the chart
     names = [textwrap.wrap(bar.label, LABEL_WIDTH) for bar in reversed(bars)]
     row = 12 + 12 * max(map(len, names), default=1)
-    _laid_out(figure, theme, x=x, y="", height=110 + row * len(bars))
+    laid_out(figure, theme, x=x, y="", height=110 + row * len(bars))
     ticks = {"tickvals": list(range(len(bars))), "ticktext": ["<br>".join(lines) for lines in names]}
     figure.update_yaxes(**ticks, range=[-0.7, len(bars) - 0.3], automargin=True)
     return figure.update_xaxes(tickformat="+.0%") if percent else figure
@@ -198,7 +199,7 @@ def arms_figure(values: dict[str, list[float]], *, y: str, theme: Theme, percent
         if known:
             mean, line = float(np.mean(known)), {"color": ARM_COLOURS[arm], "width": 2.5}
             figure.add_shape(type="line", x0=place - 0.3, x1=place + 0.3, y0=mean, y1=mean, line=line)
-    _laid_out(figure, theme, x="", y=y, height=270)
+    laid_out(figure, theme, x="", y=y, height=270)
     figure.update_xaxes(tickvals=list(range(len(values))), ticktext=list(values))
     return figure.update_yaxes(tickformat=".0%", rangemode="tozero") if percent else figure
 
@@ -215,21 +216,6 @@ def _add_band(figure: go.Figure, steps: Sequence[float], losses: Float32, colour
         line={"width": 0}, hoverinfo="skip", showlegend=False,
     )  # fmt: skip
     figure.add_scatter(x=x, y=middle, mode="lines", name=f"{name}: median", line={"color": colour, "width": 2.5})
-
-
-def _laid_out(figure: go.Figure, theme: Theme, *, x: str, y: str, height: int) -> go.Figure:
-    axis = {"gridcolor": theme.grid, "zeroline": False, "color": theme.muted}
-    return figure.update_layout(
-        xaxis=axis | {"title": x},
-        yaxis=axis | {"title": y},
-        height=height,
-        margin={"l": 56, "r": 8, "t": 24, "b": 44},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": theme.text, "size": 13},
-        legend={"orientation": "h", "y": 1.12, "x": 0},
-        dragmode=False,
-    )
 
 
 def _faded(colour: str) -> str:

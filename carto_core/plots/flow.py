@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
+from carto_core.plots.layout import laid_out
 from carto_core.plots.map import axis_title
 from carto_core.plots.palette import CATEGORIES, OTHER, QUADRANT_SIGNS, Theme
 from carto_core.quadrants import QUADRANTS, Cuts
@@ -57,14 +58,14 @@ def flow_figure(
         figure.add_annotation(
             x=j, y=i, text=f"<b>{text}</b>" if moved else text, showarrow=False, font={"color": colour, "size": 13}
         )
-    _laid_out(
+    laid_out(
         figure,
         theme,
         x=f"in {html.escape(run_b)} (samples)",
         y=f"in {html.escape(run_a)}",
         height=110 + 62 * len(rows),
+        room_above=8,
     )
-    figure.update_layout(margin={"t": 8})
     figure.update_xaxes(showgrid=False, title_standoff=12)
     return figure.update_yaxes(showgrid=False, title_standoff=8, autorange="reversed")
 
@@ -119,7 +120,8 @@ def movers_figure(
             )  # fmt: skip
     _add_thresholds(figure, cuts_a, cuts_b, theme)
     when = SCORES[cuts_a.y].memorized_when
-    return _laid_out(figure, theme, x=axis_title(cuts_a.x), y=f"{axis_title(cuts_a.y)}, memorized: {when}", height=440)
+    y = f"{axis_title(cuts_a.y)}, memorized: {when}"
+    return laid_out(figure, theme, x=axis_title(cuts_a.x), y=y, height=440, room_above=44)
 
 
 def _add_thresholds(figure: go.Figure, cuts_a: Cuts, cuts_b: Cuts, theme: Theme) -> None:
@@ -157,23 +159,7 @@ def two_trajectories_figure(
             line={"color": colour, "width": 2.5, "dash": dash},
             hovertemplate=f"{name}, step %{{x:,}}: %{{y:.3f}} nats/token<extra></extra>",
         )  # fmt: skip
-    return _laid_out(figure, theme, x="optimizer step", y="loss (nats/token)", height=300)
-
-
-def _laid_out(figure: go.Figure, theme: Theme, *, x: str, y: str, height: int) -> go.Figure:
-    axis = {"gridcolor": theme.grid, "zeroline": False, "color": theme.muted, "automargin": True}
-    return figure.update_layout(
-        xaxis=axis | {"title": x},
-        yaxis=axis | {"title": y},
-        height=height,
-        margin={"l": 56, "r": 8, "t": 44, "b": 44},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": theme.text, "size": 13},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        hoverlabel={"align": "left", "bgcolor": theme.paper, "font": {"color": theme.text}},
-        dragmode=False,
-    )
+    return laid_out(figure, theme, x="optimizer step", y="loss (nats/token)", height=300, room_above=44)
 
 
 def _place(name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Literal
 
 import plotly.graph_objects as go
 
+from carto_core.plots.layout import laid_out
 from carto_core.plots.palette import ARM_COLOURS, ARM_SYMBOLS, Theme
 
 Kind = Literal["plan", "control", "dedup", "baseline", "estimate"]
@@ -87,19 +88,9 @@ def tradeoff_figure(points: Sequence[Point], sweeps: Sequence[Sweep], *, y: str,
                 error_y=_bars([(p.y, p.low_y, p.high_y) for p in some], theme),
                 marker=_marker(kind, theme), hovertemplate="%{text}<extra></extra>",
             )  # fmt: skip
-    axis = {"gridcolor": theme.grid, "zeroline": True, "zerolinecolor": theme.line, "color": theme.muted}
-    return figure.update_layout(
-        xaxis=axis | {"title": "change of perplexity", "tickformat": "+.0%"},
-        yaxis=axis | {"title": y, "tickformat": ".0%", "rangemode": "tozero"},
-        height=420,
-        margin={"l": 64, "r": 8, "t": 84, "b": 48},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": theme.text, "size": 13},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        hoverlabel={"align": "left", "bgcolor": theme.paper, "font": {"color": theme.text}},
-        dragmode=False,
-    )
+    laid_out(figure, theme, x="change of perplexity", y=y, height=420, room_above=84)
+    figure.update_xaxes(tickformat="+.0%", zeroline=True, zerolinecolor=theme.line)
+    return figure.update_yaxes(tickformat=".0%", rangemode="tozero")
 
 
 def calibration_figure(
@@ -125,19 +116,9 @@ def calibration_figure(
         marker={"size": 11, "color": ARM_COLOURS["plan"], "symbol": ARM_SYMBOLS["plan"]},
         text=[text for text, *_ in cases], hovertemplate="%{text}<extra></extra>",
     )  # fmt: skip
-    axis = {"gridcolor": theme.grid, "zeroline": False, "color": theme.muted, "tickformat": ".0%" if percent else ".2f"}
-    return figure.update_layout(
-        xaxis=axis | {"title": "estimated [90 %]"},
-        yaxis=axis | {"title": "measured"},
-        height=360,
-        margin={"l": 64, "r": 8, "t": 48, "b": 48},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": theme.text, "size": 13},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        hoverlabel={"align": "left", "bgcolor": theme.paper, "font": {"color": theme.text}},
-        dragmode=False,
-    )
+    laid_out(figure, theme, x="estimated [90 %]", y="measured", height=360, room_above=48)
+    tickformat = ".0%" if percent else ".2f"
+    return figure.update_xaxes(tickformat=tickformat).update_yaxes(tickformat=tickformat)
 
 
 def _bars(ranges: Sequence[tuple[float, float, float]], theme: Theme) -> dict[str, object]:
