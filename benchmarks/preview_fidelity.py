@@ -274,8 +274,9 @@ def compared(
         if len(known) < len(judged):
             continue
         answers[name] = [one.value for one in known]
-        inside = [one.low <= value <= one.high for one, value in zip(known, truth, strict=True)]
-        found[name] = {"inside": int(sum(inside)), "width": float(np.mean([one.high - one.low for one in known]))}
+        if not math.isnan(known[0].low):
+            inside = [one.low <= value <= one.high for one, value in zip(known, truth, strict=True)]
+            found[name] = {"inside": int(sum(inside)), "width": float(np.mean([one.high - one.low for one in known]))}
     for name, values in answers.items():
         error = np.array(values) - truth
         facts = {
@@ -316,7 +317,7 @@ def print_corpus(corpus: str, found: dict[str, Any]) -> None:
 def _line(metric: str, name: str, facts: dict[str, Any]) -> str:
     one, count = facts[name], len(facts["measured"])
     rank = "none" if one["spearman"] is None else f"{one['spearman']:.2f}"
-    inside = f"{one['inside']} of {count}" if "inside" in one and metric != SECRETS else ""
+    inside = f"{one['inside']} of {count}" if "inside" in one else ""
     return (
         f"| {metric} | {name} | {rank} ({facts['ceiling']:.2f}) | {one['mean_absolute_error']:.3f} | "
         f"{one['denoised_error']:.3f} ({facts['spread']:.3f}) | {inside} |"

@@ -1,5 +1,6 @@
 """The fidelity benchmark's own arithmetic; no model is trained."""
 
+import json
 import math
 
 import numpy as np
@@ -64,6 +65,15 @@ def test_perplexity_is_compared_as_a_change_paired_by_seed():
 
     assert found["measured"] == pytest.approx([0.1, 0])
     assert found["noise"] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_point_without_an_interval_has_no_coverage():
+    point = Range(0.5, math.nan, math.nan, math.nan)
+
+    found = compared(EXTRACTION, [arms(shares=(0.5, 0.7))], arms(shares=(0.5, 0.5)), [0], {"alone": [point]})
+
+    assert "inside" not in found["alone"]
+    assert json.dumps(found["alone"], allow_nan=False)
 
 
 def test_what_was_not_measured_is_said_to_be_unknown():
