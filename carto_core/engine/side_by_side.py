@@ -76,6 +76,8 @@ def run_side_by_side(
         raise
     finally:
         pool.shutdown(cancel_futures=True)  # its own thread waits for the processes: two that wait lose one's end
+        for path in missing:  # of pieces that did not come to their end
+            _progress_path(path).unlink(missing_ok=True)
 
 
 class Told:

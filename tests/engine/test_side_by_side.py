@@ -5,7 +5,7 @@ import time
 import psutil
 import pytest
 
-from carto_core.engine.side_by_side import num_workers, run_side_by_side
+from carto_core.engine.side_by_side import Told, num_workers, run_side_by_side
 from carto_core.errors import Cancelled, RunError
 
 
@@ -58,6 +58,22 @@ def test_to_cancel_leaves_no_process(tmp_path):
 
     assert time.monotonic() - before < 30
     assert not [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+
+
+def tell_and_sleep(text, path):
+    Told(path)("training", 1, 2)
+    time.sleep(60)
+
+
+def test_to_cancel_leaves_no_half_told_progress(tmp_path):
+    def cancel(stage, done, total):
+        if list(tmp_path.glob("*.progress.jsonl")):
+            raise Cancelled("enough")
+
+    with pytest.raises(Cancelled):
+        run(tell_and_sleep, tmp_path, progress=cancel)
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def manifest(device, threads):
