@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -96,9 +96,9 @@ class Estimate:
     def to_dict(self) -> dict[str, Any]:
         """Return it JSON-ready."""
         return {
-            "metrics": {name: vars_of(found) for name, found in self.metrics.items()},
+            "metrics": {name: asdict(found) for name, found in self.metrics.items()},
             "by_copies": {
-                role: {str(copies): vars_of(found) for copies, found in part.items()}
+                role: {str(copies): asdict(found) for copies, found in part.items()}
                 for role, part in self.by_copies.items()
             },
             "support": self.support,
@@ -131,14 +131,9 @@ class Case:
         return self.estimated.low - ROUNDING <= self.measured <= self.estimated.high + ROUNDING
 
 
-def vars_of(found: Range) -> dict[str, float]:
-    """Return a range JSON-ready."""
-    return {"value": found.value, "low": found.low, "high": found.high, "unchanged": found.unchanged}
-
-
 @dataclass
 class Estimator:
-    """Estimates for one run. Fitting takes about a second, an estimate some milliseconds.
+    """Estimates for one run. Fitting takes tenths of a second, an estimate some milliseconds.
 
     Attributes:
         table: of the run.

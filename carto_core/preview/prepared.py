@@ -17,6 +17,8 @@ from carto_core.store.reader import Run
 from carto_core.store.rundir import write_json
 
 PREPARED_VERSION = 1
+CANARY_COLUMNS = ["canary_id", "kind", "copies", "role", "nats", "extracted"]
+NATURAL_COLUMNS = ["group_id", "copies", "nats", "extracted"]
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,6 @@ def read_prepared(run: Run) -> Prepared | None:
         )
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise RunCorrupt(f"{folder} cannot be read ({error}); run: python -m carto_core prepare {run.run_id}") from None
-
-
-CANARY_COLUMNS = ["canary_id", "kind", "copies", "role", "nats", "extracted"]
-NATURAL_COLUMNS = ["group_id", "copies", "nats", "extracted"]
 
 
 def emphasis_of(repeats: np.ndarray, weights: np.ndarray) -> np.ndarray:
