@@ -64,14 +64,22 @@ def clean_run(
     while not content["ended"]:
         number = len(content["rounds"]) + 1
         plan = _next_cut(run, current, by=by, step=step)
+        if content["rounds"] and int(plan.affected.sum()) <= content["rounds"][-1]["num_affected"]:
+            content["ended"] = f"nothing more to cut: {by} names no sample that is still trained on"
+            break
         plan_dir = light.save_plan(run, plan, table=table)
         found = _measured(run, plan, plan_dir, seeds=seeds)
         content["rounds"].append({"round": number, "map_of": current.run_id} | found)
         content["ended"] = _end(found, step=step, budget=budget, target=target)
-        write_json(run.files.path / "cleaning.json", content | {"created": now()})
+        _keep(run, content)
         if not content["ended"]:
             current = _retrained(run, plan_dir, run.files.path.with_name(f"{run.run_id}-round-{number}"))
+    _keep(run, content)
     return content
+
+
+def _keep(run: Run, content: dict[str, Any]) -> None:
+    write_json(run.files.path / "cleaning.json", content | {"created": now()})
 
 
 def _check(*, step: float, budget: float, target: float) -> None:

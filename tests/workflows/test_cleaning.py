@@ -93,6 +93,17 @@ def test_it_takes_up_where_it_was_stopped(run, done):
     assert again["rounds"] == first["rounds"]
 
 
+def test_it_ends_where_nothing_more_can_be_cut(run, done, monkeypatch):
+    cut = cleaning._next_cut(run, run, by="final_loss", step=0.05)
+    monkeypatch.setattr(cleaning, "_next_cut", lambda *_, **__: cut)
+
+    found = cleaning.clean_run(run, by="final_loss", step=0.05, budget=0.5, target=0.0, seeds=1)
+
+    assert found["ended"].startswith("nothing more to cut: final_loss")
+    assert len(found["rounds"]) == 1
+    assert json.loads((run.files.path / "cleaning.json").read_text())["ended"] == found["ended"]
+
+
 def test_a_folder_of_another_cut_is_not_taken_for_this_rounds(run, done):
     cleaning.clean_run(run, by="final_loss", step=0.05, budget=0.1, target=0.0, seeds=1)
 
