@@ -38,7 +38,7 @@ from carto_core.store.reader import Run, open_run
 from carto_core.store.rundir import list_runs, resolve_runs_root
 from carto_core.tasks import TASKS, find_size, model_config
 from carto_core.ui.launch import serve
-from carto_core.workflows import light, lineage, previewing
+from carto_core.workflows import light, lineage, previewing, rounds
 from carto_core.workflows.demo import DEMO_PROBES, DEMO_RUN, demo_config
 
 Result = dict[str, Any]
@@ -511,16 +511,22 @@ def retrain(
 @cli.command()
 @_run_command
 @click.option("--by", default=None, metavar="SCORE", help="Chooses what goes (default: the run's map axis).")
-@click.option("--step", type=float, default=0.05, show_default=True, help="Share of the samples that a round cuts.")
-@click.option("--budget", type=float, default=0.2, show_default=True, help="Share that is cut at most.")
-@click.option("--target", type=float, default=0.05, show_default=True, help="Calibration canaries given away.")
+@click.option(
+    "--step", type=float, default=rounds.DEFAULT_STEP, show_default=True, help="Share of the samples that a round cuts."
+)
+@click.option(
+    "--budget", type=float, default=rounds.DEFAULT_BUDGET, show_default=True, help="Share that is cut at most."
+)
+@click.option(
+    "--target", type=float, default=rounds.DEFAULT_TARGET, show_default=True, help="Calibration canaries given away."
+)
 @click.option("--seeds", type=int, default=3, show_default=True)
 def clean(*, run: str, runs_root: str | None, as_json: bool, **how: Any) -> None:
     """Cut, retrain, look at the new map and cut again, until little is given away or the budget is spent."""
-    from carto_core.workflows.cleaning import clean_run, lines
+    from carto_core.workflows.cleaning import clean_run
 
     content = clean_run(open_run(run, runs_root), **how)
-    _show(content, "\n".join(lines(content)), as_json=as_json)
+    _show(content, "\n".join(rounds.lines(content)), as_json=as_json)
 
 
 @cli.command()

@@ -29,7 +29,7 @@ class Point:
     Attributes:
         kind: in `TITLES`.
         x: change of perplexity, share; with `low_x` and `high_x`, NaN for no interval.
-        y: share of secrets given away, likewise.
+        y: how much is given away, likewise.
         text: for the pointer.
         key: what a click on it means; empty for nothing.
     """
@@ -52,7 +52,7 @@ class Sweep:
     Attributes:
         name: for the legend.
         x: change of perplexity by budget.
-        y: share given away by budget.
+        y: how much is given away, by budget.
         budgets: shares of the samples.
     """
 
@@ -62,21 +62,24 @@ class Sweep:
     budgets: Sequence[float]
 
 
-def tradeoff_figure(points: Sequence[Point], sweeps: Sequence[Sweep], *, y: str, theme: Theme) -> go.Figure:
+def tradeoff_figure(
+    points: Sequence[Point], sweeps: Sequence[Sweep], *, y: str, percent: bool, theme: Theme
+) -> go.Figure:
     """Return the plane of cost and leak: down is safer, left is better.
 
     Args:
         points: of any kinds, those of one kind in one colour and shape; `customdata` holds their keys.
         sweeps: at most two.
         y: axis title.
+        percent: whether y is a share.
         theme: light or dark.
     """
-    figure = go.Figure()
+    figure, tickformat = go.Figure(), ".0%" if percent else ".1f"
     for sweep, (colour, dash) in zip(sweeps, SWEEPS, strict=False):
         figure.add_scatter(
             x=list(sweep.x), y=list(sweep.y), mode="lines+markers", name=sweep.name, line={"color": colour, "dash": dash},
             marker={"size": 6}, text=[f"{sweep.name}, prune {budget:.0%}" for budget in sweep.budgets],
-            hovertemplate="%{text}: %{y:.0%} given away, perplexity %{x:+.1%}<extra></extra>",
+            hovertemplate=f"%{{text}}: {y} %{{y:{tickformat}}}, perplexity %{{x:+.1%}}<extra></extra>",
         )  # fmt: skip
     for kind, title in TITLES.items():
         some = [point for point in points if point.kind == kind]
@@ -90,7 +93,7 @@ def tradeoff_figure(points: Sequence[Point], sweeps: Sequence[Sweep], *, y: str,
             )  # fmt: skip
     laid_out(figure, theme, x="change of perplexity", y=y, height=420, room_above=84)
     figure.update_xaxes(tickformat="+.0%", zeroline=True, zerolinecolor=theme.line)
-    return figure.update_yaxes(tickformat=".0%", rangemode="tozero")
+    return figure.update_yaxes(tickformat=tickformat, rangemode="tozero")
 
 
 def calibration_figure(

@@ -36,6 +36,18 @@ def metric_of(arm: dict[str, Any], metric: str) -> float:
     return math.nan if value is None else float(value)
 
 
+def is_share(metric: str) -> bool:
+    """Return whether a metric is a share, in [0, 1]."""
+    return "extraction" in metric
+
+
+def with_unit(metric: str, value: float) -> str:
+    """Return a value of a metric as text: a share in percent, exposure in bits, a loss in nats per token."""
+    if is_share(metric):
+        return f"{value:.0%}"
+    return f"{value:.1f} bits" if metric.startswith("exposure") else f"{value:.3f} nats"
+
+
 def mean_of(arms: list[dict[str, Any]], metric: str) -> float:
     """Return the mean of one metric over the seeds of one arm, unknown ones left out; NaN where all are."""
     known = [value for value in (metric_of(arm, metric) for arm in arms) if not math.isnan(value)]

@@ -22,13 +22,30 @@ from carto_core.store.rundir import now, read_manifest, write_json
 from carto_core.types import Plan
 from carto_core.workflows import light
 from carto_core.workflows.measuring import measure_plan
+from carto_core.workflows.progress import ProgressFile
+from carto_core.workflows.rounds import (
+    DEFAULT_BUDGET,
+    DEFAULT_SEEDS,
+    DEFAULT_STEP,
+    DEFAULT_TARGET,
+    check_settings,
+    cleaning_file,
+    most_rounds,
+    progress_file,
+)
 from carto_core.workflows.training import resume_plan, train_plan
 
 JUDGE = "extraction.calibration"  # what decides when to stop; the report half tells what that was worth
 
 
 def clean_run(
-    run: Run, *, by: str | None = None, step: float = 0.05, budget: float = 0.2, target: float = 0.05, seeds: int = 3
+    run: Run,
+    *,
+    by: str | None = None,
+    step: float = DEFAULT_STEP,
+    budget: float = DEFAULT_BUDGET,
+    target: float = DEFAULT_TARGET,
+    seeds: int = DEFAULT_SEEDS,
 ) -> dict[str, Any]:
     """Prune in rounds and return the content of `cleaning.json`, which is written after every round.
 
@@ -50,7 +67,7 @@ def clean_run(
         PlanError: the run was itself trained under a plan.
         Cancelled: stopped; what was finished is kept.
     """
-    _check(step=step, budget=budget, target=target)
+    check_settings(step=step, budget=budget, target=target)
     table = light.load_table(run)
     by = by or table.y
     if by not in SCORES:
@@ -61,8 +78,10 @@ def clean_run(
     content: dict[str, Any] = {"version": 1, "run_id": run.run_id, "by": by, "step": step, "budget": budget}
     content |= {"target": target, "seeds": seeds, "rounds": [], "ended": ""}
     current = run
+    progress, rounds = ProgressFile(progress_file(run)), most_rounds(step=step, budget=budget)
     while not content["ended"]:
         number = len(content["rounds"]) + 1
+        progress("rounds", number - 1, max(rounds, number))
         plan = _next_cut(run, current, by=by, step=step)
         if content["rounds"] and int(plan.affected.sum()) <= content["rounds"][-1]["num_affected"]:
             content["ended"] = f"nothing more to cut: {by} names no sample that is still trained on"
@@ -75,20 +94,12 @@ def clean_run(
         if not content["ended"]:
             current = _retrained(run, plan_dir, run.files.path.with_name(f"{run.run_id}-round-{number}"))
     _keep(run, content)
+    progress("complete", 1, 1)
     return content
 
 
 def _keep(run: Run, content: dict[str, Any]) -> None:
-    write_json(run.files.path / "cleaning.json", content | {"created": now()})
-
-
-def _check(*, step: float, budget: float, target: float) -> None:
-    if not 0 < step < 1:
-        raise ConfigError(f"--step must lie between 0 and 1, got {step}")
-    if not step <= budget < 1:
-        raise ConfigError(f"--budget must be at least --step and below 1, got {budget}")
-    if not 0 <= target < 1:
-        raise ConfigError(f"--target must be at least 0 and below 1, got {target}")
+    write_json(cleaning_file(run), content | {"created": now()})
 
 
 def _next_cut(run: Run, current: Run, *, by: str, step: float) -> Plan:
@@ -149,20 +160,3 @@ def _retrained(run: Run, plan_dir: Path, out: Path) -> Run:
 
 def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
-
-
-def lines(content: dict[str, Any]) -> list[str]:
-    """Return the rounds as text, one a line."""
-    said = []
-    for one in content["rounds"]:
-        plan, control, base = (one["means"][name] for name in ("plan", "control", "baseline"))
-        shares = ", ".join(
-            f"{word} {means['extraction.report']:.1%}" if means["extraction.report"] is not None else f"{word} unknown"
-            for word, means in (("plan", plan), ("random control", control), ("unchanged", base))
-        )
-        price = math.expm1(plan["ppl_nats"] - base["ppl_nats"])
-        said.append(
-            f"Round {one['round']}, by the map of {one['map_of']}: {one['num_affected']:,} samples ({one['share']:.1%}) cut so far; "
-            f"report canaries given away: {shares}; perplexity {price:+.1%}"
-        )
-    return [*said, f"Ended: {content['ended']}"]

@@ -15,7 +15,7 @@ from carto_core.errors import CartoError, RunError
 from carto_core.export import read_plan
 from carto_core.interventions import deduplicate
 from carto_core.preview.arms import draw_control
-from carto_core.preview.effects import metric_of, paired_interval, read_measurement
+from carto_core.preview.effects import METRICS, metric_of, paired_interval, read_measurement, with_unit
 from carto_core.preview.estimate import Estimate, Estimator, Evidence
 from carto_core.preview.prepared import emphasis_of, read_prepared
 from carto_core.store.reader import Run
@@ -85,7 +85,7 @@ def calibration(run: Run, estimator: Estimator) -> list[dict[str, Any]]:
 def sweep(
     run: Run, estimator: Estimator, score: str, metric: str, budgets: Sequence[float]
 ) -> list[tuple[float, float, float]]:
-    """Return (change of perplexity as a share, extraction, budget) of pruning growing shares by a score, as estimated.
+    """Return (change of perplexity as a share, the metric, budget) of pruning growing shares by a score, as estimated.
 
     Empty where the score is not known of the run, or the metric cannot be estimated.
     """
@@ -103,18 +103,18 @@ def sweep(
 
 
 def tradeoff_points(estimator: Estimator, metric: str) -> list[dict[str, Any]]:
-    """Return what was measured as points of change of perplexity (share) and extraction, each with t intervals.
+    """Return what was measured as points of change of perplexity (share) and a metric of leaking, each with t intervals.
 
     By point: kind, x, y, text, key (the plan's hash), low_x, high_x, low_y, high_y; NaN bounds where one seed was trained.
     """
     baseline = {arm["seed"]: arm for one in estimator.evidence if one.kind == "baseline" for arm in one.arms}
     found = []
     for one in estimator.evidence:
-        shares, (low_y, high_y) = paired_interval(np.array([metric_of(arm, metric) for arm in one.arms]))
+        leak, (low_y, high_y) = paired_interval(np.array([metric_of(arm, metric) for arm in one.arms]))
         pairs = [(arm, baseline[arm["seed"]]) for arm in one.arms if arm["seed"] in baseline]
         changes = np.array([metric_of(arm, "ppl_nats") - metric_of(other, "ppl_nats") for arm, other in pairs])
         change, (low_x, high_x) = paired_interval(changes)
-        if math.isnan(shares) or math.isnan(change):
+        if math.isnan(leak) or math.isnan(change):
             continue
         low_x, x, high_x = (math.expm1(end) for end in (low_x, change, high_x))
         name = f"plan {one.plan_sha256[:8]}" if one.kind == "plan" else one.kind
@@ -122,8 +122,8 @@ def tradeoff_points(estimator: Estimator, metric: str) -> list[dict[str, Any]]:
             {
                 "kind": one.kind,
                 "x": x,
-                "y": shares,
-                "text": f"{name}: {shares:.0%} given away, perplexity {x:+.1%} ({len(one.arms)} seeds)",
+                "y": leak,
+                "text": f"{name}: {METRICS[metric]} {with_unit(metric, leak)}, perplexity {x:+.1%} ({len(one.arms)} seeds)",
                 "key": one.plan_sha256 if one.kind == "plan" else "",
                 "low_x": low_x,
                 "high_x": high_x,

@@ -16,7 +16,7 @@ def test_every_kind_is_one_trace_with_its_points_and_keys():
     ]
 
     figure = tradeoff_figure(
-        points, [Sweep("by a score", [0, 0.1], [0.5, 0.2], [0.01, 0.1])], y="given away", theme=LIGHT
+        points, [Sweep("by a score", [0, 0.1], [0.5, 0.2], [0.01, 0.1])], y="given away", percent=True, theme=LIGHT
     )
 
     traces = {trace.name: trace for trace in figure.data}
@@ -28,6 +28,16 @@ def test_every_kind_is_one_trace_with_its_points_and_keys():
     assert plan.error_y.array[0] == pytest.approx(0.2)
     assert math.isnan(plan.error_y.array[1]), "one seed has no interval"
     assert "prune 10%" in traces["by a score"].text[1]
+
+
+@pytest.mark.parametrize(("percent", "said"), [(True, ".0%"), (False, ".1f")])
+def test_the_leak_is_told_in_its_own_unit(percent, said):
+    sweep = Sweep("by a score", [0, 0.1], [7.5, 2.0], [0.01, 0.1])
+
+    figure = tradeoff_figure([], [sweep], y="exposure", percent=percent, theme=LIGHT)
+
+    assert figure.layout.yaxis.tickformat == said
+    assert f"exposure %{{y:{said}}}" in figure.data[0].hovertemplate
 
 
 def test_the_diagonal_spans_all_that_is_shown():

@@ -81,6 +81,20 @@ def test_a_measured_plan_is_badged_and_stands_in_the_tradeoff(run):
     assert any(alt.startswith("6 plans by change of perplexity") for alt in alts), alts
 
 
+def test_the_tradeoff_takes_another_way_to_leak(run):
+    tiny.prepare(run)
+    app = with_hotspots(run)
+    measured(run, plan_dir_of(run), shares={"baseline": 0.5, "plan": 0.3, "control": 0.5, "dedup": 0.2})
+    app.run()
+    assert any("canary extraction, calibration half" in c.proto.alt for c in app.get("plotly_chart"))
+
+    labelled(app.get("button_group"), "What is given away").set_value("natural_extraction").run()
+
+    alts = [c.proto.alt for c in app.get("plotly_chart")]
+    assert any("perplexity and natural extraction" in alt for alt in alts), alts
+    assert not any("perplexity and canary extraction" in alt for alt in alts)
+
+
 def test_the_calibration_page_sets_estimates_beside_measurements(run):
     tiny.prepare(run)
     app = with_hotspots(run)

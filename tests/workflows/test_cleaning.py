@@ -11,7 +11,7 @@ from carto_core.preview.effects import effects_of
 from carto_core.store.reader import open_run
 from carto_core.store.rundir import update_manifest
 from carto_core.types import ROLES
-from carto_core.workflows import cleaning, light
+from carto_core.workflows import cleaning, light, rounds
 from tests import tiny
 
 
@@ -112,7 +112,7 @@ def test_a_folder_of_another_cut_is_not_taken_for_this_rounds(run, done):
 
 
 def test_rounds_are_told_in_words(run, done):
-    said = cleaning.lines(cleaning.clean_run(run, by="final_loss", step=0.05, budget=0.05, target=0.0, seeds=1))
+    said = rounds.lines(cleaning.clean_run(run, by="final_loss", step=0.05, budget=0.05, target=0.0, seeds=1))
 
     assert said[0].startswith("Round 1, by the map of first: ")
     assert "random control 50.0%, unchanged 50.0%; perplexity +10.5%" in said[0]

@@ -66,7 +66,8 @@ def _say_no_other(run: Run) -> None:
     )
     st.caption(
         "Or let it go in rounds, each by the map that the last one left, each measured beside a random cut, until little is "
-        f"given away or a fifth of the samples is gone: python -m carto_core clean {run.run_id}"
+        "given away or a fifth of the samples is gone: **Clean in rounds** on the Intervene page, or from a shell "
+        f"`python -m carto_core clean {run.run_id}`"
     )
     if not plans:
         st.caption("PLAN_DIR is a plan: choose samples on the Map, and Intervene writes one.")

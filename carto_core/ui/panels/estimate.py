@@ -10,7 +10,7 @@ import streamlit as st
 
 from carto_core import jobs
 from carto_core.plots.tradeoff import Point, Sweep, tradeoff_figure
-from carto_core.preview.effects import METRICS, read_measurement
+from carto_core.preview.effects import METRICS, is_share, read_measurement, with_unit
 from carto_core.preview.estimate import CONFIDENCE, INTERPOLATED, SEEDS, Estimate, Estimator, Range
 from carto_core.scores import SCORES
 from carto_core.store.reader import Run
@@ -22,6 +22,11 @@ from carto_core.ui.shell import theme
 from carto_core.workflows import light, previewing
 
 BUDGETS = (0.01, 0.02, 0.05, 0.10, 0.20)
+LEAKS = {
+    "extraction": "secrets extracted",
+    "natural_extraction": "repeated texts recited",
+    "exposure": "exposure of secrets",
+}
 BADGES = {"measured": "green", INTERPOLATED: "blue"}
 
 
@@ -52,34 +57,42 @@ def card(run: Run, plan: Plan, plan_dir: Path) -> Estimate | None:
 
 
 def tradeoff(run: Run, table: SampleTable, found: Estimate | None) -> None:
-    """Draw extraction against perplexity: measured plans, their controls, and the estimate of the plan in view."""
+    """Draw what is given away against perplexity: measured plans, their controls, and the estimate of the plan in view."""
     estimator = cache.estimator_of(run)
     if estimator is None:
         return
-    half = "report" if "report" in light.roles_shown(run) else "calibration"
-    metric = f"extraction.{half}"
+    metric = _leak(run)
     points = [Point(**point) for point in previewing.tradeoff_points(estimator, metric)]
     mine = None if found is None else found.metrics.get(metric)
     if found is not None and mine is not None:
-        points.append(_point_of(mine, found.metrics["ppl_nats"]))
+        points.append(_point_of(metric, mine, found.metrics["ppl_nats"]))
     if not points:
+        st.info(f"No measured plan and no estimate tells the {METRICS[metric]}; choose another way to leak.")
         return
-    st.subheader("What does it trade?")
-    st.markdown(
-        "Down is safer, left is a better model. Curves: estimates of pruning more and more by one score. A click on a "
-        "measured plan opens it."
-    )
     sweeps = _sweeps(run, table, estimator, metric)
-    y = f"secrets given away, {half} half"
     st.plotly_chart(
-        tradeoff_figure(points, sweeps, y=y, theme=theme()),
+        tradeoff_figure(points, sweeps, y=METRICS[metric], percent=is_share(metric), theme=theme()),
         theme=None,
         key="tradeoff",
         config={"displayModeBar": False},
         on_select=lambda: _look(run),
         selection_mode="points",
-        alt=f"{len(points)} plans by change of perplexity and share of secrets given away",
+        alt=f"{len(points)} plans by change of perplexity and {METRICS[metric]}",
     )
+
+
+def _leak(run: Run) -> str:
+    """Draw the heading and the picker of what is given away, and return the metric."""
+    st.subheader("What does it trade?")
+    st.markdown(
+        "Down is safer, left is a better model. Curves: estimates of pruning more and more by one score. A click on a "
+        "measured plan opens it."
+    )
+    chosen = st.segmented_control(
+        "What is given away", list(LEAKS), format_func=LEAKS.__getitem__, default="extraction", required=True
+    )
+    half = "report" if "report" in light.roles_shown(run) else "calibration"
+    return chosen if chosen in METRICS else f"{chosen}.{half}"
 
 
 def _look(run: Run) -> None:
@@ -99,10 +112,10 @@ def _sweeps(run: Run, table: SampleTable, estimator: Estimator, metric: str) -> 
     return found
 
 
-def _point_of(share: Range, change: Range) -> Point:
+def _point_of(metric: str, leak: Range, change: Range) -> Point:
     low, value, high = (math.expm1(end) for end in (change.low, change.value, change.high))
-    text = f"estimate: {share.value:.0%} given away, perplexity {value:+.1%}"
-    return Point("estimate", value, share.value, text, "", low, high, share.low, share.high)
+    text = f"estimate: {METRICS[metric]} {with_unit(metric, leak.value)}, perplexity {value:+.1%}"
+    return Point("estimate", value, leak.value, text, "", low, high, leak.low, leak.high)
 
 
 def _share(column: Any, label: str, found: Range | None, *, of: str = "") -> None:

@@ -16,7 +16,8 @@ from carto_core.export import EXPORTS, sampler_snippet
 from carto_core.interventions import DEFAULT_ALPHA, DEFAULT_GAMMA
 from carto_core.plots.charts import arms_figure
 from carto_core.preview.arms import ARMS, expected_minutes
-from carto_core.preview.effects import METRICS, metric_of, read_measurement, read_partial, reading
+from carto_core.preview.effects import METRICS, is_share, metric_of, read_measurement, read_partial, reading
+from carto_core.preview.estimate import Estimate
 from carto_core.quadrants import Cuts
 from carto_core.report.document import report_html
 from carto_core.store.reader import Run
@@ -24,7 +25,7 @@ from carto_core.store.rundir import resolve_runs_root
 from carto_core.types import Plan, SampleTable
 from carto_core.ui import cache, state
 from carto_core.ui.panels import chosen as selection_panel
-from carto_core.ui.panels import estimate, groups, plans, quality, working
+from carto_core.ui.panels import cleaning, estimate, groups, plans, quality, working
 from carto_core.ui.panels.chosen import Chosen
 from carto_core.ui.shell import go, scored_run, theme, told
 from carto_core.workflows import light, lineage
@@ -54,21 +55,32 @@ def page() -> None:
             plan = _plan(run, table, cuts, chosen) if earlier is None else plans.again(run, table, earlier)
             if plan is not None:
                 _summary(run, table, plan)
-        if plan is None:
-            plans.lineage_of(run, None)
-            return
-        plan_dir = lineage.save_draft(run, plan, table) if earlier is None else earlier.folder
-        with right:
-            found = estimate.card(run, plan, plan_dir)
-            with told():  # a run that was itself trained under a plan cannot be measured, but its lists can be taken
-                _measured(run, plan_dir)
-            _report(run, plan_dir, table)
-        estimate.tradeoff(run, table, found)
-        go("calibration", "How often was the estimate right?")
-        groups.effects(run, table, plan)
-        groups.near_copies(run, table, plan)
-        _export(run, plan_dir, int(plan.affected.sum()))
+        plan_dir = None
+        if plan is not None:
+            plan_dir = lineage.save_draft(run, plan, table) if earlier is None else earlier.folder
+            with right:
+                found = _answers(run, table, plan, plan_dir)
+            _below(run, table, plan, plan_dir, found)
         plans.lineage_of(run, plan_dir)
+        cleaning.in_rounds(run, table)
+
+
+def _answers(run: Run, table: SampleTable, plan: Plan, plan_dir: Path) -> Estimate | None:
+    """Draw estimate and measurement side by side, and return the estimate."""
+    found = estimate.card(run, plan, plan_dir)
+    with told():  # a run that was itself trained under a plan cannot be measured, but its lists can be taken
+        _measured(run, plan_dir)
+    _report(run, plan_dir, table)
+    return found
+
+
+def _below(run: Run, table: SampleTable, plan: Plan, plan_dir: Path, found: Estimate | None) -> None:
+    """Draw what needs the page's whole width."""
+    estimate.tradeoff(run, table, found)
+    go("calibration", "How often was the estimate right?")
+    groups.effects(run, table, plan)
+    groups.near_copies(run, table, plan)
+    _export(run, plan_dir, int(plan.affected.sum()))
 
 
 def _plan(run: Run, table: SampleTable, cuts: Cuts, chosen: Chosen) -> Plan | None:
@@ -209,7 +221,7 @@ def _result(run: Run, measured: dict[str, Any]) -> None:
             if all(math.isnan(v) for seeds in values.values() for v in seeds):
                 continue
             column.caption(METRICS[metric])
-            figure = arms_figure(values, y="", theme=theme(), percent="extraction" in metric)
+            figure = arms_figure(values, y="", theme=theme(), percent=is_share(metric))
             column.plotly_chart(
                 figure,
                 theme=None,
