@@ -52,7 +52,7 @@ def test_it_says_what_it_costs_and_starts_with_what_is_set(run, monkeypatch):
     assert button(app, "Start").label == "Start: at most 3 rounds (about 14 min at most)"
     press(app, "Start")
 
-    settings = "--by consolidation --step 0.1 --budget 0.3 --target 0.05 --seeds 3".split()
+    settings = ["--by", "consolidation", "--step", "0.1", "--budget", "0.3", "--target", "0.05", "--seeds", "3"]
     assert launched == [(["clean", str(run.files.path), *settings], "clean")]
 
 
