@@ -18,7 +18,7 @@ check: $(VENV)/.installed-dev ## format, lint, types, direction of imports
 	$(VENV)/bin/pyright
 
 test: check ## everything that CI runs
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n auto --dist loadfile $(ARGS)
 
 oracles: $(VENV)/oracles/.installed ## compare our formulas with other people's programs
 	CARTO_ORACLES=required PYTHONPATH=$(VENV)/oracles $(PY) -m pytest tests/oracles $(ARGS)

@@ -1,6 +1,9 @@
 """A run that was really trained, once for all tests that need one: about two seconds."""
 
+import functools
+
 import pytest
+from streamlit.components.v2 import manifest_scanner
 
 from carto_core.store.reader import open_run
 from carto_core.workflows.auditing import audit_run
@@ -17,3 +20,13 @@ def trained_run(tmp_path_factory):
     run = open_run(root / "trained")
     audit_run(run)
     return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _components_are_looked_for_once():
+    """Every new `AppTest` reads the metadata of all installed packages, which is most of the time that a page test takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            manifest_scanner, "scan_component_manifests", functools.cache(manifest_scanner.scan_component_manifests)
+        )
+        yield

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import time
 import urllib.error
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import sync_playwright
 
-from carto_core.ui.launch import ADDRESS, free_port, streamlit_command
+from carto_core.ui.launch import ADDRESS, streamlit_command
 
 FLAGS = [
     "--headless",
@@ -30,7 +31,7 @@ READY_S = 60
 @contextlib.contextmanager
 def serving(runs_root, cwd):
     """Yield the address of a dashboard on `runs_root`, started from another folder than the project's."""
-    port = free_port(None)
+    port = _any_free_port()
     environment = os.environ | {"CARTO_RUNS": str(runs_root)}
     log = cwd / f"server-{port}.log"
     with log.open("wb") as out:
@@ -82,6 +83,13 @@ def settled(page):
         " && !document.querySelector('[data-stale=true]'); }",
         timeout=30_000,
     )
+
+
+def _any_free_port():
+    """Return a port that the system picks: tests that run side by side would pick the same one from 8501 on."""
+    with socket.socket() as probe:
+        probe.bind((ADDRESS, 0))
+        return probe.getsockname()[1]
 
 
 def _wait_until_healthy(port, server, log):

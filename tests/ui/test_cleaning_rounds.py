@@ -78,7 +78,8 @@ def test_every_round_is_shown_with_its_control_and_price(run):
 
 
 def test_the_last_rounds_map_is_one_click_away(run, root):
-    tiny.make_run(root / "other", num_samples=300, config=SCORES)
+    for name in ("other", "zulu"):
+        tiny.make_run(root / name, num_samples=300, config=SCORES)
     cleaned(run)
     app = opened("intervene", run="tiny")
 
