@@ -26,6 +26,7 @@ FLAGS = [
     "--disable-sync",
 ]
 READY_S = 60
+PATIENCE_MS = 90_000  # other tests run at the same time, and a browser without a card draws slowly
 
 
 @contextlib.contextmanager
@@ -61,6 +62,13 @@ def chromium():
             browser.close()
 
 
+def visitor(browser, **how):
+    """Return a browser session of its own, of a viewport and other settings, that waits for a busy machine."""
+    context = browser.new_context(**how)
+    context.set_default_timeout(PATIENCE_MS)
+    return context
+
+
 def watched(context):
     """Return a list that fills with every address outside this machine that the context's pages ask for."""
     outside = []
@@ -81,7 +89,7 @@ def settled(page):
         "() => { const app = document.querySelector('[data-testid=stApp]');"
         " return app && app.dataset.testScriptState === 'notRunning'"
         " && !document.querySelector('[data-stale=true]'); }",
-        timeout=30_000,
+        timeout=PATIENCE_MS,
     )
 
 

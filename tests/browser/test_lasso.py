@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from carto_core.config import ScoreConfig
-from tests.browser.dashboard import chromium, serving, settled, watched
+from tests.browser.dashboard import chromium, serving, settled, visitor, watched
 from tests.tiny import make_run
 
 X, Y = "difficulty", "consolidation"
@@ -37,7 +37,7 @@ def dashboard(tmp_path_factory):
 
 def test_exported_keys_are_exactly_those_inside_what_the_mouse_drew(dashboard, tmp_path):
     run, address, browser = dashboard
-    context = browser.new_context(viewport={"width": 1440, "height": 1400})
+    context = visitor(browser, viewport={"width": 1440, "height": 1400})
     outside = watched(context)
     page = context.new_page()
     open_map(page, f"{address}/map?run=tiny")
@@ -50,7 +50,7 @@ def test_exported_keys_are_exactly_those_inside_what_the_mouse_drew(dashboard, t
     page_link, said = page.url, status(page)
     context.close()
 
-    context = browser.new_context(viewport={"width": 1440, "height": 1400})
+    context = visitor(browser, viewport={"width": 1440, "height": 1400})
     outside += watched(context)
     page = context.new_page()
     open_map(page, page_link)
@@ -71,7 +71,7 @@ def test_exported_keys_are_exactly_those_inside_what_the_mouse_drew(dashboard, t
 
 def test_a_double_click_clears_and_a_plain_lasso_replaces(dashboard):
     run, address, browser = dashboard
-    context = browser.new_context(viewport={"width": 1440, "height": 1400})
+    context = visitor(browser, viewport={"width": 1440, "height": 1400})
     page = context.new_page()
     open_map(page, f"{address}/map?run=tiny")
     lasso(page, CONCAVE)
@@ -88,7 +88,7 @@ def test_a_double_click_clears_and_a_plain_lasso_replaces(dashboard):
 
 def test_a_lasso_can_begin_inside_an_outline_that_is_drawn(dashboard):
     run, address, browser = dashboard
-    context = browser.new_context(viewport={"width": 1440, "height": 1400})
+    context = visitor(browser, viewport={"width": 1440, "height": 1400})
     page = context.new_page()
     open_map(page, f"{address}/map?run=tiny")
     lasso(page, [(0.05, 0.05), (0.95, 0.05), (0.95, 0.95), (0.05, 0.95)])
@@ -104,7 +104,7 @@ def test_a_lasso_can_begin_inside_an_outline_that_is_drawn(dashboard):
 def test_hovering_shows_the_text_as_text(dashboard):
     """Sample 0 holds a script tag; Plotly takes some markup in hovered text for its own."""
     run, address, browser = dashboard
-    context = browser.new_context(viewport={"width": 1440, "height": 1400})
+    context = visitor(browser, viewport={"width": 1440, "height": 1400})
     page = context.new_page()
     alarms = []
     page.on("dialog", lambda dialog: (alarms.append(dialog.message), dialog.dismiss()))
@@ -126,7 +126,7 @@ def test_hovering_shows_the_text_as_text(dashboard):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_shows_every_page_without_scrolling_sideways(dashboard, name, scheme):
     _, address, browser = dashboard
-    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme)
+    context = visitor(browser, viewport={"width": 390, "height": 844}, color_scheme=scheme)
     outside = watched(context)
     page = context.new_page()
 
