@@ -19,6 +19,7 @@ import inspect
 import json
 import math
 import reprlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,8 +209,9 @@ def _top(context: _Context, *, by: str, q: float) -> Bool:
     are never chosen. Equal groups come in an order drawn from the run's seed.
     """
     values = context.axis(by).astype(np.float64)
-    budget = round(_number(q, "q") * len(context.table))
-    if not 0 < q <= 1 or budget < 1:
+    share = _number(q, "q")
+    budget = round(share * len(values)) if share <= 1 else 0
+    if budget < 1:
         raise SelectionError(f"top: q must lie in (0, 1] and come to at least one of {len(values)} samples, got {q}")
     group, sizes = context.groups()
     value = _group_maxima(values if SCORES[by].memorized_when == "high" else -values, group)
@@ -380,12 +382,12 @@ def _polygons(polygons: Any) -> list[Float64]:
 
 def _vertices(polygon: Any) -> Float64:
     try:
-        vertices = np.asarray(polygon, np.float64)
-    except (TypeError, ValueError):
-        raise SelectionError(f"a polygon is a list of [x, y] numbers, got {_short(polygon)}") from None
-    _check(
-        vertices.ndim == 2 and vertices.shape[1] == 2, f"a polygon is a list of [x, y] numbers, got {_short(polygon)}"
-    )
+        vertices = np.asarray(polygon)
+    except (TypeError, ValueError):  # rows of different lengths
+        vertices = np.empty((0, 0))
+    good = vertices.dtype.kind in "iuf" and vertices.ndim == 2 and vertices.shape[1] == 2
+    _check(good, f"a polygon is a list of [x, y] numbers, got {_short(polygon)}")
+    vertices = vertices.astype(np.float64)
     _check(len(vertices) >= 3, f"a polygon needs at least 3 vertices, got {len(vertices)}")
     _check(bool(np.isfinite(vertices).all()), f"a polygon's vertices must be finite numbers, got {_short(polygon)}")
     return vertices
@@ -393,8 +395,8 @@ def _vertices(polygon: Any) -> Float64:
 
 def _corner_areas(vertices: Float64) -> Float64:
     """float64[V]: twice the area of the triangle that each corner makes with its two neighbours."""
-    before, after = np.roll(vertices, 1, axis=0) - vertices, np.roll(vertices, -1, axis=0) - vertices
     with np.errstate(over="ignore", invalid="ignore"):  # absurdly large corners still give some answer
+        before, after = np.roll(vertices, 1, axis=0) - vertices, np.roll(vertices, -1, axis=0) - vertices
         return np.abs(before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0])
 
 
@@ -413,7 +415,7 @@ def _is_texts(value: Any) -> bool:
 
 
 def _number(value: Any, name: str) -> float:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     _check(good, f"{name} must be a finite number, got {_short(value)}")
     return float(value)
 

@@ -3,6 +3,7 @@ import math
 
 import numpy as np
 import pytest
+import shapely
 
 from carto_core.errors import SelectionError
 from carto_core.selection import inside, polygon_file, read_polygon_file, resolve, simplify_polygon
@@ -403,3 +404,100 @@ def test_a_selection_keeps_its_own_copy_of_the_rule():
 def test_a_bad_rule_is_the_users_mistake(rule, message):
     with pytest.raises(SelectionError, match=message):
         resolve(rule, make_table(), search=lambda text: np.int32([]))
+
+
+def test_corners_of_any_size_are_simplified_without_a_warning():
+    huge = [[1e200, 0], [-1e200, 1e200], [0, -1e200], [1e308, -1e308], [-1e308, 1e308]]
+
+    assert len(simplify_polygon(huge, 3)) == 3
+
+
+@pytest.mark.parametrize(
+    "bad", [[["0", "0"], ["1", "0"], ["0", "1"]], [[None, 0], [1, 0], [0, 1]], [[0, 0], [1], [0, 1]]]
+)
+def test_a_polygon_is_of_numbers_and_its_like_is_shown(bad):
+    with pytest.raises(SelectionError, match=r"^a polygon is a list of \[x, y\] numbers, got \[\["):
+        simplify_polygon(bad)
+
+
+def test_a_polygon_that_is_not_finite_is_shown():
+    with pytest.raises(SelectionError, match=r"must be finite numbers, got \[\[0, 0\], \[1, inf\], \[1, 1\]\]$"):
+        inside(np.float32([0]), np.float32([0]), [[[0, 0], [1, math.inf], [1, 1]]])
+
+
+def test_only_points_in_the_box_of_a_polygon_are_looked_at_closely(monkeypatch):
+    looked_at = []
+    monkeypatch.setattr(shapely, "contains_xy", lambda polygon, x, y: looked_at.append((x, y)) or np.ones(len(x), bool))
+
+    inside(np.float32([2, 2, 2, 0, 4, -1, 5, 2]), np.float32([2, 0, 4, 2, 2, 2, 2, 5]), [SQUARE])
+
+    ((x, y),) = looked_at
+    assert (x.tolist(), y.tolist()) == ([2], [2])
+
+
+def test_a_run_of_one_group_has_a_top():
+    assert ids({"type": "top", "by": "memorization", "q": 1}, make_table(2, group_id=[7, 7])) == [0, 1]
+
+
+def test_a_filter_holds_copies_against_its_other_conditions_too():
+    table = make_table(group_id=[0, 1, 1, 2, 3, 4, 5, 6, 7, 7])
+
+    assert ids({"type": "filter", "duplicates": True, "min_tokens": 20, "max_tokens": 80}, table) == [2, 8]
+    assert ids({"type": "filter", "text": "any", "min_tokens": 20}, search=lambda text: np.int32([1, 2])) == [2]
+
+
+QUADRANT = {"type": "quadrant", "name": "stable-easy", "x": "difficulty", "y": "memorization", "tau_x": 0}
+AXES = "difficulty, final_loss, memorization"
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (
+            {"type": "lasso"},
+            'a rule is an object with a "type" among polygon, quadrant, top, keys, range, filter, all, any, '
+            "duplicates_of, combined; got {'type': 'lasso'}",
+        ),
+        ({"type": "top", "by": "memory", "q": 0.1}, f"unknown axis 'memory'; choose one of: {AXES}"),
+        (
+            {"type": "top", "by": "memorization", "q": 10**400},
+            f"q must be a finite number, got {10**17}...{'0' * 19}",
+        ),
+        (
+            {"type": "top", "by": "memorization", "q": 1e308},
+            "top: q must lie in (0, 1] and come to at least one of 10 samples, got 1e+308",
+        ),
+        (
+            {"type": "top", "by": "memorization", "q": 2},
+            "top: q must lie in (0, 1] and come to at least one of 10 samples, got 2",
+        ),
+        (QUADRANT | {"tau_y": None}, "tau_y must be a finite number, got None"),
+        (
+            QUADRANT | {"tau_y": 0, "name": "hot"},
+            "unknown quadrant 'hot'; choose one of: stable-easy, ambiguous-hard, hotspot-memorized, noisy-outlier",
+        ),
+        ({"type": "range", "score": "difficulty", "low": None, "high": "2"}, "high must be a finite number, got '2'"),
+        ({"type": "range", "score": "difficulty", "low": True, "high": 2}, "low must be a finite number, got True"),
+        ({"type": "range", "score": "difficulty", "low": 2, "high": 1}, "range of difficulty: low 2 is above high 1"),
+        ({"type": "keys", "keys": [1]}, "keys must be a list of texts, got [1]"),
+        ({"type": "filter", "min_tokens": "2"}, "min_tokens must be a finite number, got '2'"),
+        ({"type": "filter", "max_tokens": "2"}, "max_tokens must be a finite number, got '2'"),
+        ({"type": "filter", "source": list("uvwxyz")}, "no sample has the source u, v, w, x, y"),
+        ({"type": "filter", "source": "a"}, "source must be a list of names, got 'a'"),
+        ({"type": "filter", "duplicates": "yes"}, "duplicates must be true, false or null, got 'yes'"),
+        ({"type": "filter", "text": 5}, "text must be a text, got 5"),
+        ({"type": "all", "rules": []}, "rules must be a list of one rule or more, got []"),
+        (polygon([[0, 0], [1, 1]]), "a polygon needs at least 3 vertices, got 2"),
+        (polygon(), "polygons must be a list of polygons, got []"),
+    ],
+)
+def test_a_refusal_names_the_field_and_shows_what_was_given(rule, message):
+    with pytest.raises(SelectionError) as refused:
+        resolve(rule, make_table())
+
+    assert str(refused.value) == message
+
+
+def test_only_a_polygon_rule_has_a_polygon_file():
+    with pytest.raises(SelectionError, match=r"^only a polygon rule has a polygon file, this one is 'keys'$"):
+        polygon_file({"type": "keys", "keys": []})
