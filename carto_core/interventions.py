@@ -49,10 +49,8 @@ def make_plan(selection: Selection, table: SampleTable, *, action: str, factor: 
     reason = [""] * len(table)
     for sample_id in selection.sample_ids:
         reason[sample_id] = f"{action}: {selection.rule['type']}"
-    notes = list(selection.notes)
-    if (repeats > 1).any() or (weights > 1).any():
-        notes += _upsampling_warnings((repeats > 1) | (weights > 1), table, extractable=())
-    return Plan(repeats, weights, reason, selection.rule, action, tuple(notes))
+    warnings = _upsampling_warnings((repeats > 1) | (weights > 1), table, extractable=())
+    return Plan(repeats, weights, reason, selection.rule, action, (*selection.notes, *warnings))
 
 
 def quadrant_policy(
@@ -137,9 +135,7 @@ def plan_sha256(plan: Plan, table: SampleTable) -> str:
     One JSON array a line, UTF-8, the weight as the shortest decimal of its float32.
     """
     digest = hashlib.sha256()
-    for key, repeat, weight in sorted(
-        zip(table.key, plan.repeats.tolist(), plan.weights, strict=True), key=lambda r: r[0]
-    ):
+    for key, repeat, weight in sorted(zip(table.key, plan.repeats.tolist(), plan.weights, strict=True)):
         row = [key, repeat, float(str(weight))]
         digest.update(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
     return digest.hexdigest()

@@ -1,13 +1,18 @@
 import dataclasses
+import hashlib
+import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from carto_core.errors import PlanError
-from carto_core.interventions import deduplicate, make_plan, plan_sha256, quadrant_policy
+from carto_core.interventions import deduplicate, make_plan, oracle, plan_sha256, quadrant_policy
 from carto_core.quadrants import Cuts
-from carto_core.types import SampleTable, Selection
+from carto_core.types import Plan, SampleTable, Selection
 
 NAN = math.nan
 CUTS = Cuts("difficulty", "memorization", 0.5, 0.5)
@@ -194,3 +199,124 @@ def test_a_plans_hash_does_not_depend_on_the_order_of_the_samples():
     turned = dataclasses.replace(plan, repeats=plan.repeats[order], weights=plan.weights[order])
 
     assert plan_sha256(turned, make_table(key=make_table().key[order])) == plan_sha256(plan, make_table())
+
+
+plans = st.lists(
+    st.tuples(st.text(max_size=5), st.integers(0, 5), st.floats(0, 4, width=32)), min_size=1, unique_by=lambda r: r[0]
+)
+
+
+def hashed(rows, *, integers=np.int32, reals=np.float32, order=None):
+    """The hash of a plan of (key, repeat, weight) rows, its arrays in these types and this byte order."""
+    key, repeats, weights = (list(column) for column in zip(*rows, strict=True))
+    plan = Plan(np.array(repeats, integers), np.array(weights, np.float32).astype(reals), [], {}, "prune")
+    return plan_sha256(plan, make_table(key=np.array(key, object)))
+
+
+def shortest(weight):
+    """The float that is written with as few digits as tell the float32 from its neighbours."""
+    written = (f"{weight:.{digits}g}" for digits in range(1, 10))
+    return float(next(text for text in written if np.float32(text) == np.float32(weight)))
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(rows=plans, data=st.data())
+def test_a_plans_hash_is_that_of_its_rows_whatever_their_order_and_the_arrays_make(rows, data):
+    turned = data.draw(st.permutations(rows))
+
+    found = hashed(rows)
+
+    assert hashed(turned) == found
+    assert hashed(rows, integers=np.int64) == hashed(rows, integers=">i4") == hashed(rows, reals=">f4") == found
+    lines = [json.dumps([key, n, shortest(w)], ensure_ascii=False) + "\n" for key, n, w in sorted(rows)]
+    assert found == hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(rows=plans, data=st.data())
+def test_a_plans_hash_changes_with_any_row(rows, data):
+    place = data.draw(st.integers(0, len(rows) - 1))
+    key, repeat, weight = rows[place]
+    near = float(np.nextafter(np.float32(weight), np.float32(9)))
+
+    others = [(key + "x", repeat, weight), (key, repeat + 1, weight), (key, repeat, near)]
+
+    for other in others:
+        if other[0] not in {k for k, _, _ in rows} - {key}:
+            assert hashed([*rows[:place], other, *rows[place + 1 :]]) != hashed(rows)
+    assert hashed([*rows, (max(k for k, _, _ in rows) + "x", 1, 1.0)]) != hashed(rows)
+
+
+def test_a_plans_hash_takes_keys_of_any_letters_and_needs_a_row_for_each_sample():
+    assert (
+        hashed([("\ud800", 1, 1.0), ("é", 1, 1.0)])
+        == hashlib.sha256('["é", 1, 1.0]\n["\ud800", 1, 1.0]\n'.encode("utf-8", "surrogatepass")).hexdigest()
+    )
+    with pytest.raises(ValueError, match="zip"):
+        plan_sha256(make(2, action="prune"), make_table(key=np.array(list("abc"), object)))
+
+
+def test_a_plan_says_its_action_its_rule_and_why_for_each_sample():
+    plan = make(2, 3, action="reweight")
+    deduplicated = deduplicate(make_table(group_id=np.int32([0, 1, 0, 2, 3, 4])))
+
+    assert (plan.action, plan.rule) == ("reweight", {"type": "keys", "keys": []})
+    assert plan.reason == ["", "", "reweight: keys", "reweight: keys", "", ""]
+    assert (deduplicated.action, deduplicated.rule) == ("prune", {"type": "deduplicate"})
+    assert deduplicated.reason == ["", "", "prune: exact duplicate", "", "", ""]
+    assert (deduplicated.repeats.dtype, deduplicated.weights.dtype) == (np.int32, np.float32)
+
+
+def test_weighting_canaries_up_is_warned_of_and_weighting_them_down_is_not():
+    assert make(1, 5, action="reweight", factor=1.5).notes == (
+        "a note",
+        "Warning: this up-samples 2 copies of 1 planted canaries, so it would likely up-sample real secrets too.",
+    )
+    assert make(1, 5, action="reweight").notes == ("a note",)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"action": "delete"}, "unknown action 'delete'; choose one of: prune, reweight, upsample"),
+        ({"action": "reweight", "factor": 1}, "reweight needs a factor above 0 and other than 1, got 1"),
+        ({"action": "upsample", "factor": 1.5}, "upsample needs a whole factor of 2 or more, got 1.5"),
+        ({"action": "prune", "factor": 0.5}, "--factor has no meaning for prune; leave it out"),
+    ],
+)
+def test_a_refused_plan_says_what_would_do(kwargs, message):
+    with pytest.raises(PlanError) as refused:
+        make(2, **kwargs)
+
+    assert str(refused.value) == message
+
+
+def test_a_factor_that_is_1_in_float32_changes_nothing_and_is_refused():
+    with pytest.raises(PlanError):
+        make(2, action="reweight", factor=1 + 1e-9)
+
+
+# rows: canary 0 twice, canary 1 once, canary 2 twice, canary 3 not in the table
+ROWS = {"canary_id": np.array([0, 1, 2, 0, 2, NAN])}
+CANARIES = pd.DataFrame({"canary_id": [0, 1, 2, 3, 4], "inserted": [True, True, True, True, False]})
+
+
+@pytest.mark.parametrize(
+    ("budget", "ids"), [(0, []), (1, [1]), (2, [2, 4]), (3, [1, 2, 4]), (4, [1, 2, 4]), (5, [0, 1, 2, 3, 4])]
+)
+def test_an_oracle_takes_whole_canaries_those_given_away_first_then_the_fewest_copies(budget, ids):
+    table = make_table(**ROWS, truth={"extracted": np.float32([0, 0, 1, 1, 1, 1])})
+
+    found = oracle(table, CANARIES, budget=budget)
+
+    assert found.sample_ids.tolist() == ids
+    assert found.sample_ids.dtype == np.int32
+    assert sorted(found.rule["keys"]) == ["abcdef"[i] for i in ids]
+    assert found.rule["type"] == "keys"
+
+
+def test_without_a_twins_word_every_canary_counts_alike_the_earlier_first_on_a_tie():
+    table = make_table(**ROWS)
+
+    assert [oracle(table, CANARIES, budget=n).sample_ids.tolist() for n in (2, 3)] == [[1], [0, 1, 3]]
+    assert oracle(table, CANARIES.assign(inserted=False), budget=9).sample_ids.tolist() == []

@@ -235,3 +235,26 @@ def test_near_duplicates_outside_a_selection_and_those_they_repeat():
 
     assert remaining.outside.tolist() == [1, 4]
     assert remaining.touched.tolist() == [0, 2, 3]
+
+
+def test_remaining_ids_are_int32_and_ascending():
+    found = remaining_near_duplicates(chosen(1, 3), np.int32([0, 0, 1, 2, 0, 2]))
+
+    assert (found.outside.tolist(), found.touched.tolist()) == ([0, 4, 5], [1, 3])
+    assert (found.outside.dtype, found.touched.dtype) == (np.int32, np.int32)
+
+
+def test_a_run_of_planted_samples_alone_has_no_groups_by_length():
+    found = groupings(make_table(list("ab"), canary_id=np.array([0.0, 1.0])))
+
+    assert {name: labels.tolist() for name, labels in found.items()} == {"source": [None, None], "length": [None, None]}
+
+
+def test_a_set_of_copies_that_would_pass_its_quota_is_counted_once():
+    table = make_table(list("aaaaaa"), group_id=np.int32([0, 0, 0, 1, 2, 3]))
+    ranking = np.float32([9, 9, 9, 1, 1, 1])
+
+    cut = apply_quotas(chosen(*range(6)), table, table.source, {"a": 0.0}, budget=2, ranking=ranking)
+
+    assert len(cut.sample_ids) == 2
+    assert cut.notes[-1] == "1 sets of copies would pass their group's quota and were skipped."

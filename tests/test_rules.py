@@ -246,3 +246,40 @@ def test_every_type_of_rule_has_words():
     from carto_core.rules import WORDS
 
     assert set(RULES) <= set(WORDS)
+
+
+def test_the_canonical_order_is_that_of_the_written_json_letters_and_not_of_their_escapes():
+    accented, plain = {"type": "keys", "keys": ["é"]}, {"type": "keys", "keys": ["z"]}
+
+    assert combine("add", accented, plain)["rules"] == [plain, accented]
+
+
+def test_the_order_of_a_rules_fields_leaves_no_trace():
+    turned = dict(reversed(A.items()))
+
+    assert combine("add", A, turned) == A
+
+
+def test_a_rule_within_another_is_a_level_of_its_own():
+    copies = {"type": "duplicates_of", "rule": A}
+
+    assert (depth(copies), depth({"type": "duplicates_of", "rule": copies})) == (2, 3)
+    assert depth({"type": "duplicates_of", "rule": "k1"}) == 1
+
+
+def test_words_that_just_fit_are_not_cut():
+    assert describe({"type": "filter", "text": "x" * 233}) == f"text “{'x' * 233}”"
+
+
+def test_a_score_without_a_title_is_called_by_its_name():
+    assert describe({"type": "top", "by": "nameless", "q": 0.05}) == "top 5 % by nameless"
+
+
+def test_a_refusal_for_depth_says_what_to_do():
+    with pytest.raises(SelectionError) as refused:
+        resolve(alternating(21), make_table())
+
+    assert str(refused.value) == (
+        "the rule would be nested 21 levels deep, and at most 20 are allowed here; begin a new selection, "
+        "or list the keys of this one in a file and go on from there (select --keys)"
+    )
