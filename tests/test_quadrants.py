@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from carto_core import quadrants
+from tests.test_selection import make_table
 
 NAN = np.nan
 
@@ -99,3 +102,59 @@ def test_a_cut_without_ties_says_nothing_of_them():
     text = quadrants.describe_cut(np.float32([1, 2, 3, 4]), 2.5, title="Loss", memorized_when="low")
 
     assert text == "Loss < 2.5: 2 of 4 samples (50 %)."
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(
+    points=st.lists(st.tuples(*[st.one_of(st.sampled_from([0.0, 0.5, 1.0, NAN]), st.floats(width=32))] * 2)),
+    tau_x=st.one_of(st.sampled_from([0.0, 0.5, 1.0]), st.floats()),
+    tau_y=st.one_of(st.sampled_from([0.0, 0.5, 1.0]), st.floats()),
+    when=st.sampled_from(["high", "low"]),
+)
+def test_quadrants_partition_all_samples_whose_scores_are_known(points, tau_x, tau_y, when):
+    x, y = np.array(points, np.float32).reshape(-1, 2).T
+
+    got = quadrants.assign(x, y, tau_x=tau_x, tau_y=tau_y, memorized_when=when)
+
+    hard = [px > tau_x for px in x.tolist()]
+    memorized = [py > tau_y if when == "high" else py < tau_y for py in y.tolist()]
+    names = list(quadrants.QUADRANTS)
+    expected = [
+        None if np.isnan(px) or np.isnan(py) else names[h + 2 * m]
+        for px, py, h, m in zip(x, y, hard, memorized, strict=True)
+    ]
+    assert got.tolist() == expected
+    assert sum(quadrants.counts(got).values()) == len(points) - expected.count(None)
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(
+    scores=st.lists(st.one_of(st.sampled_from([0.0, 0.5, NAN]), st.floats(-8, 8, width=32)), min_size=1),
+    cut=st.floats(0, 100),
+    when=st.sampled_from(["high", "low"]),
+)
+def test_no_more_lie_beyond_a_percentile_than_its_share(scores, cut, when):
+    values = np.float32(scores)
+    known = np.count_nonzero(~np.isnan(values))
+
+    _, tau = quadrants.cut_values(values, values, cut_x=50, cut_y=cut, y_memorized_when=when)
+
+    beyond = quadrants.beyond(values, tau, when=when).sum()
+    assert beyond <= np.ceil((1 - cut / 100) * known) + (known > 0) * 1e-9
+
+
+def test_cuts_come_from_a_table_or_from_percentiles_of_its_scores_and_place_them():
+    ramp = np.arange(101, dtype=np.float32)
+    table = make_table(101, difficulty=ramp, final_loss=ramp)
+
+    saved = quadrants.Cuts.of(table)
+    found = quadrants.Cuts.at_percentiles(table.scores, x="difficulty", y="final_loss", cut_x=20, cut_y=90)
+
+    assert saved == quadrants.Cuts("difficulty", "memorization", 4.0, 4.0)
+    assert found == quadrants.Cuts("difficulty", "final_loss", 20.0, 10.0)
+    assert quadrants.counts(found.assign(table.scores)) == {
+        "stable-easy": 11,
+        "ambiguous-hard": 80,
+        "hotspot-memorized": 10,
+        "noisy-outlier": 0,
+    }

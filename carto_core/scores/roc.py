@@ -82,8 +82,10 @@ def tpr_at_fpr(scores: Float64, is_member: Bool, target: float) -> float:
         in [0, 1]; NaN with fewer than 1 / target non-members, which cannot show so small a rate, or without members.
     """
     cells = _cells(scores, is_member)
+    if cells is None:
+        return math.nan
     allowed = _allowed(cells, target)
-    return float(cells.tpr(allowed)) if cells is not None and allowed else math.nan
+    return float(cells.tpr(allowed)) if allowed else math.nan
 
 
 def roc(scores: Float64, is_member: Bool, *, seed: int, targets: Sequence[float] = TARGETS) -> Roc:
@@ -172,7 +174,7 @@ def _cells(scores: Float64, is_member: Bool) -> Cells | None:
     return Cells.of(nonmembers, members) if len(members) and len(nonmembers) else None
 
 
-def _allowed(cells: Cells | None, target: float) -> int:
+def _allowed(cells: Cells, target: float) -> int:
     """Return how many false alarms a rate allows; a product like 9.999999999999998 counts as 10."""
     assert 0 < target < 1
-    return 0 if cells is None else math.floor(round(target * int(cells.few.sum()), 9))
+    return math.floor(round(target * int(cells.few.sum()), 9))

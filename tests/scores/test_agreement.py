@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
-from carto_core.scores.agreement import rank_correlation
+from carto_core.scores.agreement import agreement, rank_correlation
+from tests.test_selection import make_table
 
 ALL = np.ones(60, bool)
 ALONE = np.arange(60, dtype=np.int32)
@@ -52,3 +53,45 @@ def test_copies_are_resampled_together_so_that_they_do_not_narrow_the_interval()
 @pytest.mark.parametrize("values", [np.zeros(60, np.float32), np.full(60, np.nan, np.float32)])
 def test_a_score_without_spread_has_no_correlation(values):
     assert rank_correlation(values, columns()[1], ALONE, ALL, seed=0)["value"] is None
+
+
+def test_three_rows_are_enough_and_two_are_not():
+    values, truth = np.float32([1, 2, 3]), np.float32([1, 3, 2])
+
+    found = rank_correlation(values, truth, ALONE[:3], ALL[:3], seed=0)
+
+    assert found["value"] == pytest.approx(0.5)
+    assert rank_correlation(values[:2], truth[:2], ALONE[:2], ALL[:2], seed=0) == {
+        "value": None,
+        "low": None,
+        "high": None,
+        "n": 2,
+    }
+
+
+def test_the_interval_is_the_seeds_alone():
+    values, truth = columns()
+
+    first, again, other = (rank_correlation(values, truth, ALONE, ALL, seed=seed) for seed in (1, 1, 2))
+
+    assert first == again != other
+    rng = np.random.default_rng([1, 11])
+    weights = [rng.multinomial(60, np.full(60, 1 / 60)) for _ in range(500)]
+    ranks = rankdata(values), rankdata(truth)
+    slow = [np.corrcoef(*(np.repeat(rank, weight) for rank in ranks))[0, 1] for weight in weights]
+    assert (first["low"], first["high"]) == pytest.approx(tuple(np.quantile(slow, [0.025, 0.975])))
+
+
+def test_a_score_that_is_low_where_it_matters_is_turned_and_planted_rows_can_be_left_out():
+    values, truth = columns()
+    table = make_table(60, difficulty=values, final_loss=-values, unheard_of=values)
+    table.canary_id[:20] = 0
+
+    found = agreement(table, truth)
+
+    assert list(found) == ["difficulty", "memorization", "final_loss"]
+    assert found["difficulty"] == found["final_loss"]
+    assert found["difficulty"] == {
+        "among_all": rank_correlation(values, truth, ALONE, ALL, seed=0),
+        "among_natural": rank_correlation(values, truth, ALONE, np.arange(60) >= 20, seed=0),
+    }

@@ -114,3 +114,16 @@ def test_parts_are_named_after_what_was_inserted():
         "repeats 2",
     ]
     assert "natural" not in slice_names(CANARIES, "inserted")
+
+
+def test_a_part_may_be_those_inserted_once_whatever_the_label_calls_enough():
+    assert rows(sides(table(), CANARIES, label="inserted", role="calibration", part="repeats 1").positive) == [2]
+
+
+def test_the_role_of_a_duplicate_group_is_drawn_from_the_runs_seed():
+    truth = table(extracted=[0] * 5 + [1] * 4)
+    drawn = np.random.default_rng([0, 8]).integers(2, size=7)
+
+    for number, role in enumerate(ROLES):
+        expected = [i for i in range(5, 9) if drawn[GROUP_ID[i]] == number]
+        assert rows(sides(truth, CANARIES, label="extracted", role=role).positive) == expected

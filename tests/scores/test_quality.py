@@ -1,11 +1,13 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score
 
 from carto_core.scores.labels import Sides
-from carto_core.scores.quality import detector_quality
+from carto_core.scores.quality import UNKNOWN, Estimate, Quality, detector_quality, qualities
+from tests.test_selection import make_table
 
 NAN = math.nan
 
@@ -113,3 +115,50 @@ def test_without_positives_there_is_no_number():
     assert not got.is_known
     assert got.to_dict()["auc"] is None
     assert (got.num_positives, got.num_negatives) == (0, 2)
+
+
+def test_tied_positives_share_a_threshold_in_the_average_precision():
+    # at 3 or more 2 of 2 are positive, at 1 or more 3 of 4: 1 x 2/3 + 3/4 x 1/3
+    assert quality([3, 3, 1], [2]).average_precision.value == pytest.approx(11 / 12)
+
+
+def test_a_vote_is_the_mean_of_its_rows():
+    assert judged([1, 5, 4], [1, 1, 0], [0, 0, 1], unit=[0, 0, 1]).auc.value == 0
+
+
+def test_what_is_known_of_a_score_is_written_as_it_is():
+    known = Quality(Estimate(0.9, 0.8, 1.0), UNKNOWN, {0.05: Estimate(0.5, 0.25, 0.75)}, 3, 4, "a note")
+
+    assert known.to_dict() == {
+        "auc": {"value": 0.9, "low": 0.8, "high": 1.0},
+        "average_precision": None,
+        "recall": {"0.05": {"value": 0.5, "low": 0.25, "high": 0.75}},
+        "num_positives": 3,
+        "num_negatives": 4,
+        "note": "a note",
+    }
+    assert quality([], [1, 2]).to_dict() == {
+        "auc": None,
+        "average_precision": None,
+        "recall": {"0.01": None, "0.05": None, "0.1": None},
+        "num_positives": 0,
+        "num_negatives": 2,
+        "note": "cannot be said: nothing to compare",
+    }
+
+
+def test_every_score_of_a_table_is_judged_by_its_own_direction():
+    canaries = pd.DataFrame(
+        {"canary_id": [0], "kind": ["words"], "role": ["report"], "inserted": [True], "repeats": [2]}
+    )
+    table = make_table(10, unheard_of=range(10))
+    table.canary_id[:2] = 0  # ramps: the canary is lowest in every score
+
+    found = qualities(table, canaries, label="inserted", role="report")
+
+    assert {name: quality.auc.value for name, quality in found.items()} == {
+        "difficulty": 0.0,
+        "memorization": 0.0,
+        "final_loss": 1.0,
+    }
+    assert qualities(table, canaries, label="inserted", role="report", part="once")["difficulty"].num_positives == 0

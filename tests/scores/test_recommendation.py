@@ -1,5 +1,7 @@
 import math
 
+import pytest
+
 from carto_core.scores.quality import BUDGETS, UNKNOWN, Estimate, Quality
 from carto_core.scores.recommendation import recommend
 
@@ -92,3 +94,41 @@ def test_without_canaries_the_literal_score_is_shown_and_the_reason_says_so():
     assert found.score == "memorization"
     assert "No inserted canaries" in found.reason
     assert not math.isnan(len(found.reason))
+
+
+OVERALL = {"memorization": 0.4, "consolidation": 0.9, "num_tokens": 0.6}
+STRONG, WEAK = OVERALL | {"consolidation": 0.8}, OVERALL | {"num_tokens": 0.95}
+CHOSEN = (
+    "Consolidation tells extracted calibration samples from the rest with AUC 0.90, the paper's literal score with 0.40"
+)
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        (
+            {},
+            f"{CHOSEN}; whether it beats copy counts and length on secrets they cannot see, too few were memorized to say.",
+        ),
+        (
+            {"once": STRONG, "varied": STRONG},
+            f"{CHOSEN}, and it beats copy counts and length on secrets inserted once and repeated in varied context.",
+        ),
+        (
+            {"varied": WEAK},
+            f"{CHOSEN}; but on secrets repeated in varied context it does not beat copy counts and length, "
+            "so do not rely on it for those.",
+        ),
+    ],
+)
+def test_the_reason_says_what_was_compared(parts, reason):
+    assert recommended(OVERALL, **parts).reason == reason
+
+
+def test_the_literal_score_is_not_compared_with_itself():
+    found = recommended({"memorization": 0.9, "consolidation": 0.8})
+
+    assert found.reason.startswith(
+        "Memorization (literal) tells extracted calibration samples from the rest with AUC 0.90; whether"
+    )
+    assert recommended({"memorization": None}).beats_baselines is False

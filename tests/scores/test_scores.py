@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -131,3 +133,23 @@ def test_the_loss_per_compressed_byte_is_the_last_loss_over_the_bytes():
     found = compute_scores(inputs(losses, zlib_bytes=np.int32([20, 40])), ScoreConfig()).scores["zlib_ratio"]
 
     np.testing.assert_allclose(found, [0.1, 0.1])
+
+
+def test_no_formula_is_given_more_samples_than_a_chunk(monkeypatch):
+    given = []
+
+    def watched(losses):
+        given.append(losses.shape[1])
+        return losses[-1]
+
+    monkeypatch.setattr(scores, "CHUNK", 20)
+    monkeypatch.setitem(SCORES, "final_loss", dataclasses.replace(SCORES["final_loss"], formula=watched))
+    compute_scores(inputs(some_losses()), ScoreConfig())
+
+    assert given == [20, 20, 10]
+
+
+def test_an_unknown_column_is_a_float32_as_the_others():
+    table = compute_scores(inputs(some_losses(), probes={}), ScoreConfig())
+
+    assert {values.dtype for values in table.scores.values()} == {np.dtype(np.float32)}

@@ -4,7 +4,7 @@ import zlib
 import numpy as np
 import pytest
 
-from carto_core.scores.tokenwise import min_k, min_k_pp, recitation, zlib_bytes, zlib_ratio
+from carto_core.scores.tokenwise import lowest_mean, min_k, min_k_pp, recitation, zlib_bytes, zlib_ratio
 
 
 def flat(*rows):
@@ -88,3 +88,14 @@ def test_recitation_is_the_longest_run_that_greedy_would_write(correct, expected
     offsets = np.array([0, 2, 2 + len(correct), 4 + len(correct)])
 
     np.testing.assert_allclose(recitation(flat, offsets), [1, expected, 1])
+
+
+def test_recitation_of_a_single_token_is_all_or_nothing():
+    np.testing.assert_array_equal(recitation(np.float32([1, 0]), np.array([0, 1, 1, 2])), np.float32([1, np.nan, 0]))
+
+
+def test_results_are_float32_and_sums_float64():
+    values, offsets = flat([-1, -2], [])
+
+    assert {min_k(values, offsets).dtype, recitation(values, offsets).dtype} == {np.dtype(np.float32)}
+    assert lowest_mean(values, offsets, 1.0).dtype == np.float64

@@ -256,3 +256,37 @@ def test_a_sample_counts_itself_among_its_copies():
     got = trajectory.group_size(np.int32([7, 3, 7, 7, 0]))
 
     np.testing.assert_array_equal(got, np.float32([3, 1, 3, 3, 1]))
+
+
+def test_mean_losses_are_summed_in_float64_and_unknown_where_nobody_was_seen():
+    losses = np.float32([[2**24, 1, 1], [NAN, NAN, NAN], [1, NAN, 3]])
+
+    got = trajectory.mean_losses(losses)
+
+    assert got.dtype == np.float64
+    np.testing.assert_array_equal(got, [5592406, NAN, 2])
+
+
+def test_the_running_mean_of_agc_waits_where_nobody_was_seen():
+    losses = columns([4, NAN, 1], [4, NAN, 4])  # means 4, unknown, 2.5; running 4, 4, 3.7
+
+    np.testing.assert_array_equal(
+        trajectory.skip_count(losses, mean_losses=trajectory.mean_losses(losses)), np.float32([0.5, 0])
+    )
+
+
+def test_a_threshold_is_float64_however_it_was_written():
+    for mode in ("absolute", "pooled", "snapshot"):
+        assert trajectory.threshold(columns([1, 5]), mode=mode, eps=1).dtype == np.float64
+
+
+def test_a_threshold_or_mean_for_each_snapshot_is_needed():
+    losses = columns([1, 2, 3])
+
+    for formula, settings in (
+        (trajectory.memorization, {"eps": np.ones(2)}),
+        (trajectory.learning_time, {"eps": np.ones(4)}),
+        (trajectory.skip_count, {"mean_losses": np.ones(2)}),
+    ):
+        with pytest.raises(ValueError, match="zip"):
+            formula(losses, **settings)
