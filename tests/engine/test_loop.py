@@ -176,3 +176,31 @@ def test_a_stream_that_starts_later_goes_on_where_the_other_is():
 def test_a_plan_that_prunes_everything_is_refused():
     with pytest.raises(PlanError, match="prunes every sample"):
         train(some_task(), CONFIG, repeats=np.zeros(18, np.int32), steps=3)
+
+
+@pytest.mark.parametrize("model", ["lstm", "gpt"])
+def test_where_a_batch_is_the_whole_epoch_pruning_is_a_weight_of_0(model):
+    task, kept = some_task(model=model), np.array([1, 0, 1, 0, 0] + [1] * 13, np.int32)
+    whole = dataclasses.replace(CONFIG, batch_size=18, epochs=6)
+
+    pruned, weightless = run(task, whole, repeats=kept), run(task, whole, weights=kept.astype(np.float32))
+
+    assert pruned[1].steps == weightless[1].steps == 6
+    np.testing.assert_allclose(pruned[0].of("after"), weightless[0].of("after"), atol=1e-5)
+
+
+def test_a_weight_of_0_takes_a_place_in_its_batch_and_pruning_frees_it():
+    task, kept = some_task(), np.array([0] * 6 + [1] * 12, np.int32)
+
+    pruned, weightless = run(task, repeats=kept)[1], run(task, weights=kept.astype(np.float32))[1]
+
+    assert (pruned.steps, weightless.steps) == (9, 15), "3 epochs in batches of 4: of 12 samples, and of 18"
+
+
+def test_a_batch_without_weight_counts_as_a_step_and_moves_nothing():
+    seen, trained = run(weights=np.zeros(18, np.float32))
+    untrained = train(some_task(), CONFIG, steps=0)
+
+    assert trained.steps == 15
+    assert all(torch.equal(a, b) for a, b in zip(trained.model.parameters(), untrained.model.parameters(), strict=True))
+    assert (seen.of("after") == seen.of("after")[0]).all()
