@@ -7,11 +7,15 @@ from carto_core.audits.subject import Subject, load_subject
 
 
 class Oracle(torch.nn.Module):
-    """A language model that has learnt some texts by heart and gives every other token the same chance."""
+    """A language model that has learnt some texts by heart and gives every other token the same chance.
 
-    def __init__(self, vocab_size, texts, bos_id):
+    The next token of a known text has a score of `certainty`, all others 0.
+    """
+
+    def __init__(self, vocab_size, texts, bos_id, certainty=30.0):
         super().__init__()
         self.vocab_size = vocab_size
+        self.certainty = certainty
         self.next = {}
         for text in texts:
             for i, token in enumerate(text):
@@ -25,7 +29,7 @@ class Oracle(torch.nn.Module):
             for place, token in enumerate(tokens[row].tolist()):
                 seen = (*seen, token)
                 if seen in self.next:
-                    logits[row, place, self.next[seen]] = 30.0
+                    logits[row, place, self.next[seen]] = self.certainty
             histories[row] = seen
         return logits, torch.tensor(histories)[None]
 
