@@ -1,8 +1,8 @@
 """Run a verb in another process, find it again, cancel it.
 
 Everything is on disk, one folder a job under `RUNS_ROOT/.jobs`, so a job outlives the page and the server that started it:
-`job.json` (what was started, and as which process), `log.txt`, `exit.json` once it has ended, `cancel.json` when somebody
-asked it to stop. States are read off these files and the process table, never remembered.
+`job.json` (what was started, and as which process), `log.txt`, `progress.jsonl`, `exit.json` once it has ended, `cancel.json`
+when somebody asked it to stop. States are read off these files and the process table, never remembered.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -23,10 +25,20 @@ from typing import Any, Literal
 import psutil
 
 from carto_core.errors import JobError
-from carto_core.store.rundir import is_process, last_progress, now, resolve_runs_root, write_json
+from carto_core.jobs.processes import JOB_FOLDER, members
+from carto_core.store.rundir import (
+    is_process,
+    last_lines,
+    last_progress,
+    left_overs,
+    now,
+    resolve_runs_root,
+    write_json,
+)
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 PROJECT = Path(__file__).parents[2]
+KILL_S = 5.0  # how long a killed process may take to be gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +48,12 @@ class Job:
     Attributes:
         job_id: name of its folder; sorts by time.
         kind: what it is for, such as `measure`; for people and for finding it again.
-        run_id: the run it works on.
+        run_id: the run it works on; empty where that is none.
         command: arguments after `python -m carto_core`.
         pid: process id of its runner, which leads a process group of its own.
         pid_start: start time of that process: a pid alone is reused.
         created: ISO 8601, UTC.
-        progress: file in which the verb tells how far it is; empty where it has none.
+        progress: file beside its result in which the verb tells how far it is; empty where it has none.
         result: file or folder that holds what it makes; empty where there is none.
         folder: where the job is kept.
     """
@@ -64,8 +76,14 @@ class Job:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the very process that was started is still there."""
-        return is_process(self.pid, self.pid_start)
+        """Whether its runner, the very process that was started, or a process of the verb's is still there."""
+        return is_process(self.pid, self.pid_start) or bool(members(self.pid, self.folder))
+
+    @property
+    def exit_code(self) -> int | None:
+        """The verb's exit code, below 0 for the signal that ended it; None where nobody noted one."""
+        code = (_read_json(Path(self.folder) / "exit.json") or {}).get("code")
+        return code if isinstance(code, int) else None
 
 
 def launch(
@@ -120,15 +138,15 @@ def list_jobs(runs_root: str | Path | None = None, *, run_id: str | None = None,
 def state_of(job: Job) -> State:
     """Return where a job stands, from disk and the process table alone.
 
-    A process that is gone without `exit.json` was killed or lost with the machine: failed, or cancelled if asked for.
+    A job whose runner was killed goes on while its verb does. One that is gone without `exit.json` was killed or lost with
+    the machine: failed, or cancelled if asked for.
     """
-    folder = Path(job.folder)
-    ended = _read_json(folder / "exit.json")
-    if ended is not None and ended.get("code") == 0:
+    code = job.exit_code
+    if code == 0:
         return "done"
-    if ended is None and job.is_alive:
+    if code is None and job.is_alive:
         return "queued" if _is_waiting(job) else "running"
-    return "cancelled" if (folder / "cancel.json").is_file() else "failed"
+    return "cancelled" if (Path(job.folder) / "cancel.json").is_file() else "failed"
 
 
 def is_active(job: Job) -> bool:
@@ -136,44 +154,97 @@ def is_active(job: Job) -> bool:
     return state_of(job) in ("queued", "running")
 
 
+def is_asked_to_stop(job: Job) -> bool:
+    """Return whether somebody has cancelled the job, whether or not it has heard."""
+    return (Path(job.folder) / "cancel.json").is_file()
+
+
+def reason(job: Job) -> str:
+    """Return in a sentence, plain text, why a job failed."""
+    code = job.exit_code
+    if code is None:
+        return "Its processes are gone and none noted how it ended: they were killed, or lost with the machine."
+    if code < 0:
+        return f"Its process was killed ({signal.strsignal(-code)}, signal {-code}), as the system does where memory runs out."
+    said = [line for line in log_tail(job).splitlines() if line.startswith("error: ")]
+    return said[-1].removeprefix("error: ") if said else f"It ended with exit code {code}; its log says more."
+
+
 def progress_of(job: Job) -> dict[str, Any] | None:
     """Return the last progress line that this job wrote: `stage, done, total, rate, eta_s`; None before the first."""
-    line = last_progress(Path(job.progress)) if job.progress else None
+    own = last_progress(Path(job.folder) / "progress.jsonl")
+    if own is not None or not job.progress:
+        return own
+    line = last_progress(Path(job.progress))
     return line if line is not None and line.get("time", "") >= job.created else None
 
 
 def log_tail(job: Job, *, lines: int = 40) -> str:
     """Return the last lines that a job wrote."""
-    try:
-        text = job.log.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return ""
-    return "\n".join(text.splitlines()[-lines:])
+    return "\n".join(last_lines(job.log, lines=lines))
 
 
 def cancel(job: Job) -> None:
-    """Ask a job and all its processes to stop; a second call ends them at once.
+    """Ask a job and all its processes to stop; a second call ends them at once and removes the files they left half done.
 
-    Signals go out only when pid and start time are both those that were noted: a pid alone may by now be somebody else's.
+    Signals go out only to processes that are known to be the job's: a pid alone may by now be somebody else's.
 
     Raises:
-        JobError: the job has ended already.
+        JobError: the job has ended already, or does not end even when it is killed.
     """
     if not job.is_alive:
         raise JobError(f"job {job.job_id} is not running any more, so there is nothing to cancel")
-    asked = Path(job.folder) / "cancel.json"
-    stop = signal.SIGKILL if asked.is_file() else signal.SIGTERM
-    write_json(asked, {"time": now()})
+    is_second = is_asked_to_stop(job)
+    write_json(Path(job.folder) / "cancel.json", {"time": now()})
     try:
-        os.killpg(job.pid, stop)
+        os.killpg(job.pid, signal.SIGKILL if is_second else signal.SIGTERM)
     except ProcessLookupError:
         return  # it ended between the check and the signal
+    if is_second:
+        _wait_until_gone(job)
+        _tidy(job)
+
+
+def forget(job: Job) -> None:
+    """Remove an ended job's folder with its log; what it made stays.
+
+    Raises:
+        JobError: it is still at work.
+    """
+    if is_active(job):
+        raise JobError(f"job {job.job_id} is still at work; cancel it first")
+    shutil.rmtree(job.folder, ignore_errors=True)
+
+
+def forget_ended(runs_root: str | Path | None = None) -> int:
+    """Remove the folders of all ended jobs, and return how many."""
+    ended = [job for job in list_jobs(runs_root) if not is_active(job)]
+    for job in ended:
+        shutil.rmtree(job.folder, ignore_errors=True)
+    return len(ended)
+
+
+def _wait_until_gone(job: Job) -> None:
+    deadline = time.monotonic() + KILL_S
+    while job.is_alive:
+        if time.monotonic() > deadline:
+            raise JobError(f"job {job.job_id} does not end although it was killed (process group {job.pid})")
+        time.sleep(0.05)
+
+
+def _tidy(job: Job) -> None:
+    """Remove the temporary files in the run of a job that was killed, unless another works there."""
+    root = Path(job.folder).parents[1]
+    if job.run_id and not any(is_active(other) for other in list_jobs(root, run_id=job.run_id)):
+        for path in left_overs(root / job.run_id):
+            path.unlink(missing_ok=True)
 
 
 def _start(folder: Path, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "carto_core.jobs", str(folder), *arguments]
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")])),
+        JOB_FOLDER: str(folder),
     }
     try:
         process = subprocess.Popen(

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
+
+from carto_core.jobs.processes import members
 from carto_core.store.rundir import now, write_json
+
+GRACE_S = 3.0  # for what the verb started and did not wait for
 
 
 def run(folder: Path, arguments: list[str]) -> int:
@@ -23,8 +29,17 @@ def run(folder: Path, arguments: list[str]) -> int:
             preexec_fn=_listen_again,
         )
         code = verb.wait()
+    _end_the_rest(folder)
     write_json(folder / "exit.json", {"code": code, "time": now()})
     return code
+
+
+def _end_the_rest(folder: Path) -> None:
+    """End the processes that a killed verb left behind; one that ended by itself has none."""
+    rest = [process for process in members(os.getpgrp(), str(folder)) if process.pid != os.getpid()]
+    _, alive = psutil.wait_procs(rest, timeout=GRACE_S)
+    for process in alive:
+        process.kill()
 
 
 def _listen_again() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,8 @@ import psutil
 from carto_core.errors import RunCorrupt, RunExists, RunNotFound
 
 DEFAULT_RUNS_ROOT = Path("data/runs")
+TAIL_BYTES = 65_536
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 STATUSES = ("running", "interrupted", "failed", "cancelled", "complete")
 
 
@@ -203,11 +206,21 @@ def append_progress(path: Path, **fields: Any) -> None:
 
 def last_progress(path: Path) -> dict[str, Any] | None:
     """Return the last whole line of a progress file, or None; a torn last line is skipped."""
-    with suppress(FileNotFoundError):
-        for line in reversed(path.read_text(encoding="utf-8", errors="replace").splitlines()[-3:]):
-            with suppress(json.JSONDecodeError):
-                return json.loads(line)
+    for line in reversed(last_lines(path, lines=3)):
+        with suppress(json.JSONDecodeError):
+            found = json.loads(line)
+            return found if isinstance(found, dict) else None
     return None
+
+
+def last_lines(path: Path, *, lines: int) -> list[str]:
+    """Return the last lines of a text that may be long and still grow, from at most its last 64 KiB; none without a file."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            return file.read().decode("utf-8", errors="replace").splitlines()[-lines:]
+    except FileNotFoundError:
+        return []
 
 
 def now() -> str:
@@ -228,6 +241,12 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def left_overs(folder: Path) -> list[Path]:
+    """Return the temporary files that `replacing` left under a folder when its process was killed."""
+    found = [Path(place) / name for place, _, names in os.walk(folder) for name in names if _TEMPORARY.fullmatch(name)]
+    return sorted(found)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import json
+import os
 import signal
 import sys
 import time
@@ -10,11 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
 from carto_core.errors import Cancelled
-from carto_core.store.rundir import append_progress
+from carto_core.jobs.processes import JOB_FOLDER
+from carto_core.store.rundir import append_progress, this_process
 from carto_core.types import Progress
 
 WRITE_EVERY_S = 0.5
@@ -23,11 +27,13 @@ WRITE_EVERY_S = 0.5
 class ProgressFile:
     """A `Progress` that appends to `progress.jsonl` twice a second, with a rate and the remaining time.
 
-    On a terminal it draws a bar on stderr as well.
+    In a job it tells the job's folder too, so that all that one job does is one story. On a terminal it draws a bar on
+    stderr as well.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        folder = os.environ.get(JOB_FOLDER)
+        self.paths = [path] if folder is None else [path, Path(folder) / "progress.jsonl"]
         self._stage = ""
         self._began = (0.0, 0.0)
         self._written = 0.0
@@ -44,7 +50,8 @@ class ProgressFile:
             self._written = now
             rate = self._rate(done, now)
             eta_s = (total - done) / rate if rate else None
-            append_progress(self.path, stage=stage, done=done, total=total, rate=rate, eta_s=eta_s)
+            for path in self.paths:
+                append_progress(path, stage=stage, done=done, total=total, rate=rate, eta_s=eta_s)
 
     def _begin(self, stage: str, done: float, total: float, now: float) -> None:
         self._stage, self._began, self._written = stage, (done, now), 0.0
@@ -73,17 +80,54 @@ def stoppable() -> Iterator[None]:
 
 
 @contextmanager
-def device_slot(runs_root: Path, progress: Progress) -> Iterator[None]:
+def device_slot(runs_root: Path, progress: Progress, *, work: str) -> Iterator[None]:
     """Hold the one slot for heavy work among the runs of this folder; a second process waits for the first.
 
-    The lock is the operating system's, so it ends with its process, however that ends.
+    The lock is the operating system's, so it ends with its process, however that ends. Runs of another folder have a
+    slot of their own.
+
+    Args:
+        runs_root: folder of runs.
+        progress: told what is waited for.
+        work: what is to be done, for those who wait: "the training of demo".
     """
-    with (runs_root / ".device.lock").open("w") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                progress("waiting for other work on this machine", 0, 1)
-                time.sleep(WRITE_EVERY_S)
+    with _lock_file(runs_root).open("a+", encoding="utf-8") as lock:
+        while not _take(lock, fcntl.LOCK_EX):
+            progress(f"waiting for {_said(lock).get('work', 'other work')} to end", 0, 1)
+            time.sleep(WRITE_EVERY_S)
+        lock.truncate(0)
+        lock.write(json.dumps({"work": work} | this_process()))
+        lock.flush()
         yield
+
+
+def device_holder(runs_root: Path) -> dict[str, Any] | None:
+    """Return what holds the slot, `work`, `pid` and `pid_start`; None where nothing does."""
+    path = _lock_file(runs_root)
+    if not path.is_file():
+        return None
+    with path.open(encoding="utf-8") as lock:
+        return None if _take(lock, fcntl.LOCK_SH) else _said(lock)
+
+
+def _lock_file(runs_root: Path) -> Path:
+    return runs_root / ".device.lock"
+
+
+def _take(lock: TextIO, kind: int) -> bool:
+    """Take the lock if it is free, and return whether it was."""
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _said(lock: TextIO) -> dict[str, Any]:
+    """Return what the holder wrote; empty where it has not written yet."""
+    lock.seek(0)
+    try:
+        said = json.loads(lock.read())
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}

@@ -229,7 +229,7 @@ def _train_to_the_end(run: RunDir) -> None:
     manifest = update_manifest(run, status="running", error=None, **this_process())
     config = RunConfig.from_dict(manifest["config"])
     progress = ProgressFile(run.progress)
-    with _recording_the_end(run), device_slot(run.path.parent, progress):
+    with _recording_the_end(run), device_slot(run.path.parent, progress, work=f"the training of {run.run_id}"):
         if not run.database.is_file():
             _train_and_seal(run, config, progress)
         scores = ScoreConfig.from_dict(manifest["scores"])

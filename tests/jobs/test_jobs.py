@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 import os
@@ -12,7 +13,9 @@ import pytest
 
 from carto_core import jobs
 from carto_core.errors import JobError
-from carto_core.store.rundir import append_progress, write_json
+from carto_core.jobs.processes import JOB_FOLDER, members
+from carto_core.store.rundir import append_progress, last_progress, write_json
+from carto_core.workflows.progress import ProgressFile, device_holder
 
 
 def wait_for(condition, seconds=20.0):
@@ -45,7 +48,7 @@ def job_of(process, folder, **changes):
         pid=process.pid,
         pid_start=psutil.Process(process.pid).create_time(),
         created="2026-01-01T00:00:00+00:00",
-        progress=str(folder / "progress.jsonl"),
+        progress=str(folder / "of-the-run.jsonl"),
         result="",
         folder=str(folder),
     )
@@ -154,24 +157,197 @@ def test_a_process_that_vanished_without_a_word_has_failed(tmp_path, sleeper):
         jobs.cancel(job)
 
 
-def test_a_cancelled_verb_notes_how_it_ended(tmp_path):
-    """Through the real runner: it must outlive the signal that it passes on."""
-    folder = tmp_path / "job"
-    folder.mkdir()
-    (tmp_path / "carto_core").mkdir()
-    (tmp_path / "carto_core" / "__main__.py").write_text("import time\nprint('up', flush=True)\ntime.sleep(60)\n")
-    (tmp_path / "run.py").write_text(
-        "import sys, pathlib\n"
-        f"sys.path.insert(0, {str(jobs.PROJECT)!r})\n"
-        "from carto_core.jobs.__main__ import run\n"
-        f"sys.exit(run(pathlib.Path({str(folder)!r}), []))\n"
-    )
-    with subprocess.Popen([sys.executable, "run.py"], cwd=tmp_path, start_new_session=True) as runner:
+@pytest.fixture
+def started(tmp_path):
+    """Start the real runner on a made-up verb, and return its process and job; what is left of it is killed afterwards."""
+    runners = []
+
+    def start(verb, *, name="job", **changes):
+        place, folder = tmp_path / name, tmp_path / "runs" / ".jobs" / name
+        folder.mkdir(parents=True)
+        (place / "carto_core").mkdir(parents=True)
+        (place / "carto_core" / "__main__.py").write_text(verb)
+        (place / "run.py").write_text(
+            "import sys, pathlib\n"
+            f"sys.path.insert(0, {str(jobs.PROJECT)!r})\n"
+            "from carto_core.jobs.__main__ import run\n"
+            f"sys.exit(run(pathlib.Path({str(folder)!r}), []))\n"
+        )
+        marked = os.environ | {JOB_FOLDER: str(folder)}
+        runner = subprocess.Popen([sys.executable, "run.py"], cwd=place, env=marked, start_new_session=True)
+        runners.append(runner)
         wait_for(lambda: (folder / "log.txt").is_file() and "up" in (folder / "log.txt").read_text())
-        job = job_of(runner, folder)
+        return runner, job_of(runner, folder, **changes)
 
-        jobs.cancel(job)
-        runner.wait(timeout=20)
+    yield start
+    for runner in runners:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(runner.pid, signal.SIGKILL)
+        runner.wait()
 
-    assert json.loads((folder / "exit.json").read_text())["code"] == -signal.SIGTERM
+
+SLEEP = "import time\nprint('up', flush=True)\ntime.sleep(60)\n"
+DEAF = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SLEEP
+WITH_A_CHILD = f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {DEAF!r}])\n" + SLEEP
+
+
+def test_a_cancelled_verb_notes_how_it_ended(started):
+    """Through the real runner: it must outlive the signal that it passes on."""
+    runner, job = started(SLEEP)
+
+    jobs.cancel(job)
+    runner.wait(timeout=20)
+
+    assert job.exit_code == -signal.SIGTERM
     assert jobs.state_of(job) == "cancelled"
+
+
+def test_a_job_goes_on_while_its_verb_does_although_the_runner_was_killed_and_cancel_reaches_it(started):
+    runner, job = started(SLEEP)
+    runner.kill()
+    runner.wait()
+    assert jobs.state_of(job) == "running"
+
+    jobs.cancel(job)
+    wait_for(lambda: not jobs.is_active(job))
+
+    assert not members(job.pid, job.folder)
+    assert jobs.state_of(job) == "cancelled"
+
+
+def test_a_job_whose_verb_was_killed_has_failed_says_so_and_leaves_no_process(started):
+    runner, job = started(WITH_A_CHILD)
+    wait_for(lambda: len(members(job.pid, job.folder)) == 3)
+    verb = next(p for p in members(job.pid, job.folder) if p.ppid() == runner.pid)
+
+    verb.kill()
+    runner.wait(timeout=20)
+
+    assert jobs.state_of(job) == "failed"
+    assert "signal 9" in jobs.reason(job)
+    assert not members(job.pid, job.folder)
+
+
+def test_a_second_cancel_leaves_neither_a_process_nor_half_a_file(started, tmp_path):
+    runner, job = started(DEAF)
+    half = tmp_path / "runs" / "demo" / ".trajectory.duckdb.0123abcd.tmp"
+    own = half.with_name(".mine.tmp")
+    half.parent.mkdir()
+    half.touch()
+    own.touch()
+
+    jobs.cancel(job)
+    jobs.cancel(job)
+    runner.wait(timeout=20)
+
+    assert not members(job.pid, job.folder)
+    assert not half.exists()
+    assert own.exists()
+
+
+def test_a_second_cancel_spares_the_files_of_another_job_on_the_run(started, tmp_path):
+    _, job = started(DEAF)
+    started(SLEEP, name="other")
+    half = tmp_path / "runs" / "demo" / ".trajectory.duckdb.0123abcd.tmp"
+    half.parent.mkdir()
+    half.touch()
+
+    jobs.cancel(job)
+    jobs.cancel(job)
+
+    assert half.exists()
+
+
+def test_a_group_whose_number_was_given_to_others_is_not_the_jobs(sleeper, tmp_path):
+    """The sleeper leads a group of this number, but carries no job's mark."""
+    job = job_of(sleeper, tmp_path / "a", pid_start=1.0)
+
+    assert not job.is_alive
+    assert jobs.state_of(job) == "failed"
+
+
+def test_a_zombie_is_not_alive(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", "pass"], start_new_session=True)
+    job = job_of(child, tmp_path / "a")
+    wait_for(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE)
+
+    assert jobs.state_of(job) == "failed"
+    child.wait()
+
+
+def test_an_ended_child_is_reaped(tmp_path):
+    job = jobs.launch(["--version"], kind="version", run_id="demo", runs_root=tmp_path)
+
+    wait_for(lambda: not psutil.pid_exists(job.pid))
+
+    assert jobs.state_of(job) == "done"
+
+
+def test_a_failed_verb_says_why_in_its_own_words(tmp_path, sleeper):
+    job = job_of(sleeper, tmp_path / "a")
+    write_json(tmp_path / "a" / "exit.json", {"code": 2})
+    job.log.write_text("about 3 minutes\nerror: the checkpoint is damaged\n")
+
+    assert jobs.reason(job) == "the checkpoint is damaged"
+
+
+def test_ended_jobs_are_forgotten_and_active_ones_are_not(tmp_path, sleeper):
+    active = job_of(sleeper, tmp_path / ".jobs" / "a")
+    ended = job_of(sleeper, tmp_path / ".jobs" / "b")
+    write_json(tmp_path / ".jobs" / "b" / "exit.json", {"code": 0})
+    with pytest.raises(JobError, match="still at work"):
+        jobs.forget(active)
+
+    assert jobs.forget_ended(tmp_path) == 1
+
+    assert jobs.list_jobs(tmp_path) == [active]
+    assert not Path(ended.folder).exists()
+
+
+def test_a_job_tells_its_own_progress_whatever_file_its_verb_writes(tmp_path, sleeper, monkeypatch):
+    job = job_of(sleeper, tmp_path / "a", created="2999-01-01T00:00:00+00:00")
+    monkeypatch.setenv(JOB_FOLDER, job.folder)
+
+    ProgressFile(tmp_path / "elsewhere.jsonl")("audit: Perplexity", 1, 4)
+
+    assert jobs.progress_of(job)["stage"] == "audit: Perplexity"
+    assert last_progress(tmp_path / "elsewhere.jsonl")["done"] == 1
+
+
+# The queue
+
+
+HOLD = """
+import pathlib, sys, time
+from carto_core.workflows.progress import device_slot
+with device_slot(pathlib.Path(sys.argv[1]), lambda *line: print(*line, flush=True), work=sys.argv[2]):
+    print("in", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextlib.contextmanager
+def holding(root, work):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(root), work], stdout=subprocess.PIPE, text=True, cwd=jobs.PROJECT
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_work_that_would_fight_over_the_device_waits_says_for_what_and_starts_when_the_first_is_killed(tmp_path):
+    with holding(tmp_path, "the training of a") as first:
+        assert first.stdout.readline() == "in\n"
+        assert device_holder(tmp_path)["work"] == "the training of a"
+        with holding(tmp_path, "the audit of b") as second:
+            assert second.stdout.readline() == "waiting for the training of a to end 0 1\n"
+
+            first.kill()
+
+            assert any(line == "in\n" for line in second.stdout)
+            assert device_holder(tmp_path)["work"] == "the audit of b"
+    assert device_holder(tmp_path) is None
