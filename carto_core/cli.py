@@ -38,7 +38,7 @@ from carto_core.store.reader import Run, open_run
 from carto_core.store.rundir import list_runs, resolve_runs_root
 from carto_core.tasks import TASKS, find_size, model_config
 from carto_core.ui.launch import serve
-from carto_core.workflows import light, lineage, previewing, rounds
+from carto_core.workflows import housekeeping, light, lineage, previewing, rounds
 from carto_core.workflows.demo import DEMO_PROBES, DEMO_RUN, demo_config
 
 Result = dict[str, Any]
@@ -578,6 +578,40 @@ def runs(*, runs_root: str | None, as_json: bool) -> None:
     lines = [f"{row['run']:24} {row['status']:12} {row['num_samples']:>9,} samples  {row['created']}" for row in rows]
     empty = f"no runs under {resolve_runs_root(runs_root)}; make one with: python -m carto_core demo"
     _show({"runs": rows}, "\n".join(lines) or empty, as_json=as_json)
+
+
+@cli.command()
+@_run_command
+@click.argument("name", metavar="NEW")
+def rename(*, run: str, name: str, runs_root: str | None, as_json: bool) -> None:
+    """Give a run another id, which is its directory's name; its plans and retrains follow."""
+    renamed = housekeeping.rename_run(open_run(run, runs_root), name)
+    _show(
+        {"run": str(renamed.files.path), "formerly": list(renamed.formerly)}, f"{renamed.files.path}", as_json=as_json
+    )
+
+
+@cli.command()
+@_run_command
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def delete(*, run: str, runs_root: str | None, as_json: bool, yes: bool) -> None:
+    """Delete a run with its plans and measurements; its retrains stay."""
+    opened = open_run(run, runs_root)
+    if not yes:
+        _confirm_deletion(opened, as_json=as_json)
+    held = housekeeping.delete_run(opened)
+    result = {"run": str(opened.files.path), "bytes": held.num_bytes, "plans": held.num_plans}
+    result |= {"measured": held.num_measured, "retrains": list(held.retrains)}
+    _show(result, f"deleted {opened.files.path}: {held.num_bytes / 1e6:.1f} MB", as_json=as_json)
+
+
+def _confirm_deletion(run: Run, *, as_json: bool) -> None:
+    if as_json or not sys.stdin.isatty():
+        raise ConfigError("delete needs --yes where nobody can be asked")
+    held = housekeeping.holdings(run)
+    print(f"{run.files.path}: {held.num_bytes / 1e6:.1f} MB, {held.num_plans} plans, {held.num_measured} measured")
+    if click.prompt("Type the run's id to delete it") != run.run_id:
+        raise Cancelled("that is not its id; nothing was deleted")
 
 
 @cli.command(name="open")

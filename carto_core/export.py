@@ -92,8 +92,8 @@ def _is_whole(folder: Path, digest: str, plan: Plan, table: SampleTable) -> bool
         facts = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
         rows = pq.read_table(folder / "plan.parquet")
         return (
-            (facts["run_id"], facts["corpus_sha256"], facts["plan_sha256"])
-            == (table.run_id, table.corpus_sha256, digest)
+            table.is_named(facts["run_id"])
+            and (facts["corpus_sha256"], facts["plan_sha256"]) == (table.corpus_sha256, digest)
             and np.array_equal(rows["repeat"].to_numpy(), plan.repeats)
             and np.array_equal(rows["weight"].to_numpy(), plan.weights)
             and rows["key"].to_pylist() == table.key.tolist()
@@ -131,10 +131,10 @@ def read_plan(folder: str | Path, table: SampleTable) -> tuple[Plan, dict[str, A
             notes=tuple(facts["notes"]),
         )
         run_id, digest = facts["run_id"], facts["plan_sha256"]
-        owner = run_id, facts["corpus_sha256"], rows["key"]
+        owner = facts["corpus_sha256"], rows["key"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
         raise PlanError(f"{folder} is not a readable plan directory: {error!r}") from None
-    if owner != (table.run_id, table.corpus_sha256, table.key.tolist()):
+    if not table.is_named(run_id) or owner != (table.corpus_sha256, table.key.tolist()):
         raise PlanError(f"the plan in {folder} was made for another run ({run_id}), not for {table.run_id}")
     if plan_sha256(plan, table) != digest:
         raise PlanError(f"{folder}/plan.parquet does not match the hash in plan.json; make the plan again")

@@ -140,6 +140,7 @@ class SampleTable:
         truth: float32[N] by name, what the twin run said: `extracted`, `exposed` (1, 0, NaN = not asked); empty where
             no twin was trained.
         repeats: int32[N], how often the run drew each sample per epoch; None = once each.
+        formerly: ids that the run had before it was renamed.
     """
 
     run_id: str
@@ -157,9 +158,14 @@ class SampleTable:
     tau_y: float
     truth: dict[str, Float32] = field(default_factory=dict)
     repeats: Int32 | None = None
+    formerly: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.key)
+
+    def is_named(self, run_id: str) -> bool:
+        """Return whether that is, or was, the run's id."""
+        return run_id in (self.run_id, *self.formerly)
 
     @property
     def is_canary(self) -> Bool:

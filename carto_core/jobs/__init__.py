@@ -224,6 +224,17 @@ def forget_ended(runs_root: str | Path | None = None) -> int:
     return len(ended)
 
 
+def move_run(old: Path, new: Path) -> None:
+    """Let the jobs of a run that was renamed be found under its new id."""
+    for job in list_jobs(old.parent, run_id=old.name):
+        where = {name: _moved(getattr(job, name), old, new) for name in ("progress", "result")}
+        write_json(Path(job.folder) / "job.json", asdict(job) | where | {"run_id": new.name})
+
+
+def _moved(path: str, old: Path, new: Path) -> str:
+    return str(new / Path(path).relative_to(old)) if path and Path(path).is_relative_to(old) else path
+
+
 def _wait_until_gone(job: Job) -> None:
     deadline = time.monotonic() + KILL_S
     while job.is_alive:

@@ -49,6 +49,13 @@ class Run:
         return read_manifest(self.files)
 
     @property
+    def formerly(self) -> tuple[str, ...]:
+        """The ids that the run had before it was renamed, newest last; also where its folder was moved by hand."""
+        manifest = self.manifest
+        ids = dict.fromkeys([*manifest.get("formerly", ()), manifest.get("run_id", self.run_id)])
+        return tuple(run_id for run_id in ids if run_id != self.run_id)
+
+    @property
     def status(self) -> str:
         """`running | interrupted | failed | cancelled | complete`."""
         return run_status(self.files)

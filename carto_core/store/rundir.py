@@ -121,7 +121,7 @@ def find_run(run: str | Path, runs_root: str | Path | None = None) -> RunDir:
     root = resolve_runs_root(runs_root)
     for candidate in (Path(run), root / str(run)):
         if (candidate / "run.json").is_file():
-            return RunDir(candidate.resolve())
+            return _entry(candidate)
     known = ", ".join(r.run_id for r in list_runs(root)) or "none yet"
     raise RunNotFound(f"no run {str(run)!r}: neither a run directory nor a run id under {root} (there: {known})")
 
@@ -131,8 +131,13 @@ def list_runs(runs_root: str | Path | None = None) -> list[RunDir]:
     root = resolve_runs_root(runs_root)
     if not root.is_dir():
         return []
-    found = [RunDir(p.parent.resolve()) for p in root.glob("*/run.json")]
+    found = [_entry(p.parent) for p in root.glob("*/run.json")]
     return sorted(found, key=lambda r: (r.manifest.stat().st_mtime, r.run_id), reverse=True)
+
+
+def _entry(path: Path) -> RunDir:
+    """Return a run by the name that its folder has here: what a link points to may have another."""
+    return RunDir(Path(os.path.abspath(path)))  # noqa: PTH100 (Path.absolute would keep `..`)
 
 
 def create_run(out: str | Path, manifest: dict[str, Any]) -> RunDir:
@@ -241,6 +246,16 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def disk_use(folder: Path) -> int:
+    """Return the bytes of all files under a folder; what a link points to is not counted, nor what goes meanwhile."""
+    size = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                size += (Path(place) / name).lstat().st_size
+    return size
 
 
 def left_overs(folder: Path) -> list[Path]:

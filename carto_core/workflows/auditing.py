@@ -45,7 +45,7 @@ def audit_run(run: Run, names: Sequence[str] = (), *, options: Options | None = 
     wanted = list(names) or list(AUDITS)
     progress = ProgressFile(run.files.audits / "progress.jsonl")
     written = {}
-    with stoppable(), device_slot(run.files.path.parent, progress, work=f"the audit of {run.run_id}"):
+    with stoppable(), device_slot(run.files, progress, work="audit"):
         subject = load_subject(run)
         for done, name in enumerate(wanted):
             progress(f"audit: {AUDITS[name].title}", done, len(wanted))

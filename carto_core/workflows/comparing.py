@@ -99,9 +99,9 @@ def likeliest_other(run: Run, others: Sequence[Run]) -> Run:
 
     def nearness(other: Run) -> int:
         theirs = other.manifest
-        if theirs.get("parent_run") == run.run_id:
+        if theirs.get("parent_run") in (run.run_id, *run.formerly):
             return 3
-        if mine.get("parent_run") == other.run_id:
+        if mine.get("parent_run") in (other.run_id, *other.formerly):
             return 2
         return int(theirs["corpus_sha256"] == mine["corpus_sha256"])
 

@@ -78,6 +78,7 @@ def _table(run: Run, scores: dict[str, Float32], cuts: Cuts) -> SampleTable:
         tau_y=cuts.tau_y,
         truth={name: probes[name] for name in TRUTHS if name in probes},
         repeats=run.drawn()[0],
+        formerly=run.formerly,
     )
 
 

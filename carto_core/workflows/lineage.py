@@ -18,7 +18,7 @@ from carto_core.errors import PlanError, RunError
 from carto_core.export import write_plan
 from carto_core.rules import describe
 from carto_core.store.reader import Run
-from carto_core.store.rundir import list_runs, now, read_manifest, write_json
+from carto_core.store.rundir import RunDir, list_runs, now, read_manifest, write_json
 from carto_core.types import Plan, SampleTable
 from carto_core.workflows.naming import checked_name
 
@@ -188,12 +188,19 @@ def _is_used(run: Run, mark: Path, users: dict[str, tuple[str, ...]]) -> bool:
 def _users(run: Run) -> dict[str, tuple[str, ...]]:
     """Return by plan hash the runs beside this one whose manifest names this run and that plan."""
     found: dict[str, tuple[str, ...]] = {}
+    for files in retrains(run):
+        digest = str(read_manifest(files).get("plan_sha256"))
+        found[digest] = (*found.get(digest, ()), files.run_id)
+    return found
+
+
+def retrains(run: Run) -> list[RunDir]:
+    """Return the runs beside this one that were trained under a plan of it; one that cannot be read is passed over."""
+    found, ids = [], (run.run_id, *run.formerly)
     for files in list_runs(run.files.path.parent):
         with suppress(RunError):
-            manifest = read_manifest(files)
-            if manifest.get("parent_run") == run.run_id:
-                digest = str(manifest.get("plan_sha256"))
-                found[digest] = (*found.get(digest, ()), files.run_id)
+            if read_manifest(files).get("parent_run") in ids and files != run.files:
+                found.append(files)
     return found
 
 

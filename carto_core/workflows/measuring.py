@@ -60,7 +60,7 @@ def measure_plan(
     about = {"version": 1, "run_id": run.run_id, "plan_sha256": facts["plan_sha256"], "equal": equal}
     progress = ProgressFile(folder / "progress.jsonl")
     streaming = _Streaming(run, arms, folder / PARTIAL, about, progress)
-    with stoppable(), device_slot(run.files.path.parent, progress, work=f"the measurement of {run.run_id}"):
+    with stoppable(), device_slot(run.files, progress, work="measurement"):
         progress(f"measuring, about {expected_minutes(run, arms):.0f} minutes", 0, 1)
         measured = {}
         for count in range(min(FIRST_SEEDS, seeds), seeds + 1) if stop_at is not None else [seeds]:

@@ -37,7 +37,7 @@ def prepare_run(run: Run) -> dict[str, Any]:
     """
     run.require_sealed()
     progress = ProgressFile(run.files.previews / "prepare.jsonl")
-    with stoppable(), device_slot(run.files.path.parent, progress, work=f"the preparation of {run.run_id}"):
+    with stoppable(), device_slot(run.files, progress, work="preparation"):
         done = prepare_subject(run, load_subject(run), progress)
         progress("complete", 1, 1)
     return done

@@ -52,7 +52,7 @@ def probe_run(
     wanted = _wanted(run, names)
     done: dict[str, Any] = {"run": run.run_id, "probes": {}}
     progress = ProgressFile(run.files.probes / "progress.jsonl")
-    with stoppable(), device_slot(run.files.path.parent, progress, work=f"the probe of {run.run_id}"):
+    with stoppable(), device_slot(run.files, progress, work="probe"):
         for name in wanted:
             columns = fill(run, name, Probing(run, models, progress))
             if name == "folds":

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from carto_core.errors import Cancelled
 from carto_core.jobs.processes import JOB_FOLDER
-from carto_core.store.rundir import append_progress, this_process
+from carto_core.store.rundir import RunDir, append_progress, this_process
 from carto_core.types import Progress
 
 WRITE_EVERY_S = 0.5
@@ -80,29 +80,31 @@ def stoppable() -> Iterator[None]:
 
 
 @contextmanager
-def device_slot(runs_root: Path, progress: Progress, *, work: str) -> Iterator[None]:
-    """Hold the one slot for heavy work among the runs of this folder; a second process waits for the first.
+def device_slot(run: RunDir, progress: Progress, *, work: str) -> Iterator[None]:
+    """Hold the one slot for heavy work among the runs of a folder; a second process waits for the first.
 
     The lock is the operating system's, so it ends with its process, however that ends. Runs of another folder have a
     slot of their own.
 
     Args:
-        runs_root: folder of runs.
+        run: what is worked on.
         progress: told what is waited for.
-        work: what is to be done, for those who wait: "the training of demo".
+        work: what is to be done, such as `training`.
     """
-    with _lock_file(runs_root).open("a+", encoding="utf-8") as lock:
+    with _lock_file(run.path.parent).open("a+", encoding="utf-8") as lock:
         while not _take(lock, fcntl.LOCK_EX):
-            progress(f"waiting for {_said(lock).get('work', 'other work')} to end", 0, 1)
+            said = _said(lock)
+            other = f"the {said['work']} of {said['run']}" if {"work", "run"} <= set(said) else "other work"
+            progress(f"waiting for {other} to end", 0, 1)
             time.sleep(WRITE_EVERY_S)
         lock.truncate(0)
-        lock.write(json.dumps({"work": work} | this_process()))
+        lock.write(json.dumps({"work": work, "run": run.run_id} | this_process()))
         lock.flush()
         yield
 
 
 def device_holder(runs_root: Path) -> dict[str, Any] | None:
-    """Return what holds the slot, `work`, `pid` and `pid_start`; None where nothing does."""
+    """Return what holds the slot of a folder, `work`, `run`, `pid` and `pid_start`; None where nothing does."""
     path = _lock_file(runs_root)
     if not path.is_file():
         return None

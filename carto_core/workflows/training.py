@@ -98,9 +98,9 @@ def resume_plan(run: Run, plan_dir: str | Path, out: str | Path) -> dict[str, An
         RunError: the run in `out` is of another base run or plan.
     """
     _, facts = read_plan(plan_dir, light.load_table(run))
-    wanted = {"parent_run": run.run_id, "plan_sha256": facts["plan_sha256"]}
     found = read_manifest(_open_to_resume(Path(out)))
-    if {name: found.get(name) for name in wanted} != wanted:
+    is_of_run = found.get("parent_run") in (run.run_id, *run.formerly)
+    if not is_of_run or found.get("plan_sha256") != facts["plan_sha256"]:
         raise RunError(f"the run in {out} is no retrain of {run.run_id} under this plan; choose another --out")
     return resume_run(out)
 
@@ -229,7 +229,7 @@ def _train_to_the_end(run: RunDir) -> None:
     manifest = update_manifest(run, status="running", error=None, **this_process())
     config = RunConfig.from_dict(manifest["config"])
     progress = ProgressFile(run.progress)
-    with _recording_the_end(run), device_slot(run.path.parent, progress, work=f"the training of {run.run_id}"):
+    with _recording_the_end(run), device_slot(run, progress, work="training"):
         if not run.database.is_file():
             _train_and_seal(run, config, progress)
         scores = ScoreConfig.from_dict(manifest["scores"])

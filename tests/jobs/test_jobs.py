@@ -319,17 +319,19 @@ def test_a_job_tells_its_own_progress_whatever_file_its_verb_writes(tmp_path, sl
 
 HOLD = """
 import pathlib, sys, time
+from carto_core.store.rundir import RunDir
 from carto_core.workflows.progress import device_slot
-with device_slot(pathlib.Path(sys.argv[1]), lambda *line: print(*line, flush=True), work=sys.argv[2]):
+run = RunDir(pathlib.Path(sys.argv[1]) / sys.argv[3])
+with device_slot(run, lambda *line: print(*line, flush=True), work=sys.argv[2]):
     print("in", flush=True)
     time.sleep(60)
 """
 
 
 @contextlib.contextmanager
-def holding(root, work):
+def holding(root, work, run_id):
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(root), work], stdout=subprocess.PIPE, text=True, cwd=jobs.PROJECT
+        [sys.executable, "-c", HOLD, str(root), work, run_id], stdout=subprocess.PIPE, text=True, cwd=jobs.PROJECT
     )
     try:
         yield process
@@ -340,14 +342,14 @@ def holding(root, work):
 
 
 def test_work_that_would_fight_over_the_device_waits_says_for_what_and_starts_when_the_first_is_killed(tmp_path):
-    with holding(tmp_path, "the training of a") as first:
+    with holding(tmp_path, "training", "a") as first:
         assert first.stdout.readline() == "in\n"
-        assert device_holder(tmp_path)["work"] == "the training of a"
-        with holding(tmp_path, "the audit of b") as second:
+        assert device_holder(tmp_path)["run"] == "a"
+        with holding(tmp_path, "audit", "b") as second:
             assert second.stdout.readline() == "waiting for the training of a to end 0 1\n"
 
             first.kill()
 
             assert any(line == "in\n" for line in second.stdout)
-            assert device_holder(tmp_path)["work"] == "the audit of b"
+            assert device_holder(tmp_path)["run"] == "b"
     assert device_holder(tmp_path) is None
