@@ -25,7 +25,7 @@ BAND_SAMPLES = 20_000  # a band of more would look the same
 
 
 def table_of(run: Run) -> SampleTable:
-    """Return the run's samples and scores."""
+    """Return the run's samples and scores; those so far of a run that is live."""
     return _table(str(run.files.path), run.version)
 
 
@@ -78,7 +78,7 @@ def trajectory_of(run: Run, sample_id: int | None) -> tuple[list[int], Float32]:
     """Return the optimizer steps of the scored snapshots, and float32[S] of one sample; both empty for None."""
     if sample_id is None:
         return [], np.empty(0, np.float32)
-    kind = "during" if run.meta().get("score_kind") == "during" else "after"
+    kind = light.scored_kind(run)
     return run.snapshots(kind)["step"].tolist(), run.trajectories(kind, np.array([sample_id], np.int32))[:, 0]
 
 
@@ -117,7 +117,8 @@ def tokens_of(run: Run, *, sample_id: int | None = None, canary_id: int | None =
 
 @st.cache_resource(max_entries=4, show_spinner="Reading the run ...")
 def _table(path: str, version: tuple[int, int]) -> SampleTable:
-    return light.load_table(open_run(path))
+    run = open_run(path)
+    return light.load_live_table(run) if light.is_live(run) else light.load_table(run)
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
@@ -168,7 +169,7 @@ def _snippets(path: str, version: tuple[int, int], sample_ids: tuple[int, ...]) 
 @st.cache_resource(max_entries=2, show_spinner=False)
 def _trajectories(path: str, version: tuple[int, int]) -> tuple[list[float], Float32]:
     run = open_run(path)
-    kind = "during" if run.meta().get("score_kind") == "during" else "after"
+    kind = light.scored_kind(run)
     return run.snapshots(kind)["epoch"].tolist(), run.trajectories(kind)
 
 

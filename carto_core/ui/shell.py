@@ -11,7 +11,8 @@ from carto_core.errors import CartoError
 from carto_core.plots.palette import DARK, LIGHT, Theme
 from carto_core.store.reader import Run, open_run
 from carto_core.store.rundir import list_runs, resolve_runs_root, update_manifest
-from carto_core.ui import shortcuts, state
+from carto_core.ui import live, shortcuts, state
+from carto_core.workflows import light
 
 PAGES = {
     "home": ("pages/home.py", "Home"),
@@ -64,19 +65,30 @@ def open_page(name: str) -> Run | None:
     return run
 
 
-def scored_run(name: str) -> Run | None:
-    """Begin a page that needs scores; says what to do where the chosen run has none."""
+def scored_run(name: str, *, waits: str = "") -> Run | None:
+    """Begin a page that needs scores; says what to do where the chosen run has none yet.
+
+    Args:
+        name: of the page.
+        waits: why the page waits for the end of a training, a sentence; empty where scores so far will do.
+    """
     run = open_page(name)
     if run is None:
         _say_no_run()
         return None
-    if not run.is_sealed:
-        st.info(
-            f"Run **{run.run_id}** is {run.status}. The map appears when its training has ended; Home shows how far it is."
-        )
-        st.page_link(PAGES["home"][0], label="Go to Home")
-        return None
-    return run
+    with told():
+        if not light.is_live(run):
+            return run
+        taken, wanted = light.snapshots_so_far(run)
+        if not waits and taken >= light.MIN_LIVE:
+            return run
+        why = waits or f"The map appears with snapshot {light.MIN_LIVE} of {wanted}; so far there are {taken}."
+        st.info(f"Run **{run.run_id}** is {run.status}. {why}")
+        live.follow(run)
+        if waits and taken >= light.MIN_LIVE:
+            go("map", "Look at its map so far")
+        go("home", "Go to Home")
+    return None
 
 
 def theme() -> Theme:

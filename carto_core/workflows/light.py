@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 
 from carto_core import interventions, quadrants
-from carto_core.config import ScoreConfig
+from carto_core.config import RunConfig, ScoreConfig
+from carto_core.engine.order import total_steps
 from carto_core.engine.side_by_side import num_workers
 from carto_core.errors import PlanError, RunCorrupt, RunNotSealed, SelectionError, UnknownNameError
 from carto_core.export import export_corpus, export_list, read_plan, write_plan
@@ -41,6 +43,8 @@ from carto_core.workflows import lineage
 if TYPE_CHECKING:
     import pandas as pd
 
+MIN_LIVE = 2  # snapshots; one has no trajectory
+
 
 def load_table(run: Run) -> SampleTable:
     """Return what selections, plans and maps need to know of a scored run.
@@ -58,9 +62,61 @@ def load_table(run: Run) -> SampleTable:
     return _table(run, known, cuts)
 
 
+def is_live(run: Run) -> bool:
+    """Return whether a run's scores are not settled: it trains or was stopped at it, or has ended and is being scored."""
+    return not run.is_sealed or (not run.files.table("scores").is_file() and run.status != "complete")
+
+
+def snapshots_so_far(run: Run) -> tuple[int, int]:
+    """Return how many snapshots a live run can be scored by so far, and how many it will have in the end."""
+    manifest = run.manifest
+    engine = RunConfig.from_dict(manifest["config"]).engine
+    try:
+        steps = manifest.get("steps") or total_steps(engine, run.drawn()[0])
+    except duckdb.Error:
+        return 0, engine.snapshots  # its samples are not written yet
+    return len(run.snapshots(scored_kind(run))), min(engine.snapshots, steps)
+
+
+def load_live_table(run: Run) -> SampleTable:
+    """Return the table of a live run, scored by the complete snapshots so far; nothing is written.
+
+    Scores that need a probe are unknown, so the memorization axis is the saved one where it can be had, else the literal.
+
+    Raises:
+        RunNotSealed: there are fewer than `MIN_LIVE` snapshots yet.
+    """
+    try:
+        return _live_table(run)
+    except (duckdb.Error, RunCorrupt, RunNotSealed):
+        if not run.is_sealed:
+            raise
+        return _live_table(run)  # its parts became the sealed file while they were read
+
+
+def _live_table(run: Run) -> SampleTable:
+    config = score_config(run)
+    taken, wanted = snapshots_so_far(run)
+    if taken < MIN_LIVE:
+        raise RunNotSealed(
+            f"run {run.run_id} has {taken} of {wanted} snapshots so far; a map needs at least {MIN_LIVE}"
+        )
+    scores = compute_scores(_inputs(run, _losses_to_score(run)[1]), config).scores
+    y = LITERAL if config.y is None or np.isnan(scores[config.y]).all() else config.y
+    cuts = Cuts.at_percentiles(scores, x=config.x, y=y, cut_x=config.cut_x, cut_y=config.cut_y)
+    return _table(run, scores, cuts)
+
+
+def scored_kind(run: Run) -> SnapshotKind:
+    """Return the kind of losses that a run's scores are made of, or will be."""
+    if run.is_sealed and (kind := run.meta().get("score_kind")) is not None:
+        return "during" if kind == "during" else "after"
+    return "after" if len(run.snapshots("after")) else "during"
+
+
 def _table(run: Run, scores: dict[str, Float32], cuts: Cuts) -> SampleTable:
     samples = run.samples("sample_id, key, source, group_id, num_tokens, canary_id")
-    meta = run.meta()
+    meta = run.meta() if run.is_sealed else run.manifest
     probes = read_probes(run.files, num_samples=len(samples))
     return SampleTable(
         run_id=run.run_id,

@@ -14,10 +14,12 @@ from carto_core.ui.panels import canaries, membership, recited, working
 from carto_core.ui.shell import scored_run, told
 from carto_core.workflows import light
 
+WAITS = "The audits ask the trained model: they wait for the end of the training."
+
 
 def page() -> None:
     """Draw the page."""
-    run = scored_run("audit")
+    run = scored_run("audit", waits=WAITS)
     if run is None:
         return
     with told():

@@ -14,10 +14,12 @@ from carto_core.store.reader import Run
 from carto_core.ui import cache
 from carto_core.ui.shell import go, scored_run, theme, told
 
+WAITS = "Estimates are set beside measurements of the trained run: they wait for the end of the training."
+
 
 def page() -> None:
     """Draw the page."""
-    run = scored_run("calibration")
+    run = scored_run("calibration", waits=WAITS)
     if run is None:
         return
     with told():

@@ -16,6 +16,7 @@ from carto_core.store.rundir import list_runs, resolve_runs_root
 from carto_core.types import SampleTable
 from carto_core.ui import cache, state
 from carto_core.ui.shell import go, scored_run, theme, told
+from carto_core.workflows import light
 from carto_core.workflows.comparing import likeliest_other
 
 CHART = {"displayModeBar": False}
@@ -24,16 +25,18 @@ MAX_LISTED = 100
 SHOWN_ARROWS = 12
 MOVED_BY = {"rank": "rank", "value": "the value itself"}
 
+WAITS = "A comparison needs two settled maps: it waits for the end of the training."
+
 
 def page() -> None:
     """Draw the page."""
-    run = scored_run("compare")
+    run = scored_run("compare", waits=WAITS)
     if run is None:
         return
     with told():
         st.title("What changed after the cut?")
         others = [Run(files) for files in list_runs() if files.run_id != run.run_id]
-        others = [other for other in others if other.is_sealed]
+        others = [other for other in others if not light.is_live(other)]
         if not others:
             _say_no_other(run)
             return

@@ -37,10 +37,12 @@ STOP_AT = 0.05
 STOP_FLAG = ["--stop-at", str(STOP_AT)]
 ACTIONS = {"prune": "Prune", "reweight": "Down-weight", "upsample": "Up-sample", "policy": "Policy"}
 
+WAITS = "A plan is made of scores that are settled: it waits for the end of the training."
+
 
 def page() -> None:
     """Draw the page."""
-    run = scored_run("intervene")
+    run = scored_run("intervene", waits=WAITS)
     if run is None:
         return
     with told():

@@ -16,8 +16,8 @@ from carto_core.quadrants import QUADRANTS, Cuts, counts, describe_cut
 from carto_core.scores import SCORES
 from carto_core.store.reader import Run
 from carto_core.types import SampleTable
-from carto_core.ui import cache, shortcuts, state
-from carto_core.ui.panels import choosing, detail
+from carto_core.ui import cache, live, shortcuts, state
+from carto_core.ui.panels import choosing, detail, working
 from carto_core.ui.panels import chosen as selection_panel
 from carto_core.ui.panels import quality as quality_panel
 from carto_core.ui.panels.chosen import Chosen
@@ -39,10 +39,15 @@ def page() -> None:
     if run is None:
         return
     with told():
+        is_live = light.is_live(run)
         table, cuts = selection_panel.axes_of(run)
         chosen = selection_panel.resolve(run, table)
         st.title("Where does the model memorize?")
+        if is_live:
+            so_far(run)
         _controls(run)
+        if not is_live:
+            quality_panel.headline(run, cuts.y)
         left, right = st.columns([8, 4], gap="large")
         with left:
             choosing.toolbar()
@@ -52,11 +57,26 @@ def page() -> None:
             choosing.keeping(run, table, chosen)
         with right:
             selection_panel.rail(run, table, cuts, chosen)
-            if len(chosen.ids):
+            if len(chosen.ids) and not is_live:
                 go("intervene", f"What if I change these {len(chosen.ids):,} samples? →")
-        _thresholds(run, table, cuts)
-        quality_panel.details(run, table)
+        _thresholds(run, table, cuts, can_rescore=not is_live)
+        if not is_live:
+            quality_panel.details(run, table)
         _samples(run, table, cuts, chosen)
+
+
+def so_far(run: Run) -> None:
+    """Say that the scores of a live run will change, follow it, and offer to go on where it was stopped."""
+    taken, wanted = light.snapshots_so_far(run)
+    with st.container(border=True):
+        said, switch = st.columns([8, 2], vertical_alignment="center")
+        said.markdown(
+            f"**{taken} of {wanted} snapshots so far.** Scores will change; choose for good when the training has ended. "
+            "Scores that need a probe are unknown until then."
+        )
+        if switch.toggle("Follow it", value=True, help="Off: the page stays as it is until you touch it."):
+            live.follow(run)
+        working.resume(run)
 
 
 def _controls(run: Run) -> None:
@@ -76,7 +96,6 @@ def _controls(run: Run) -> None:
     fourth.text_input(
         "Search the texts", placeholder="hits are ringed on the map", **state.widget("text", read=str.strip)
     )
-    quality_panel.headline(run, view.y)
 
 
 def _filters(table: SampleTable) -> None:
@@ -191,7 +210,7 @@ def _without_dragging(cuts: Cuts) -> None:
                 st.rerun()
 
 
-def _thresholds(run: Run, table: SampleTable, cuts: Cuts) -> None:
+def _thresholds(run: Run, table: SampleTable, cuts: Cuts, *, can_rescore: bool) -> None:
     with st.expander("Thresholds: where the quadrants are cut, and what counts as forgotten"):
         first, second = st.columns(2)
         for column, axis, name in ((first, "cut_x", cuts.x), (second, "cut_y", cuts.y)):
@@ -204,7 +223,8 @@ def _thresholds(run: Run, table: SampleTable, cuts: Cuts) -> None:
         st.caption(describe_cut(table.scores[cuts.x], cuts.tau_x, title=SCORES[cuts.x].title))
         when = SCORES[cuts.y].memorized_when
         st.caption(describe_cut(table.scores[cuts.y], cuts.tau_y, title=SCORES[cuts.y].title, memorized_when=when))
-        _rescore(run)
+        if can_rescore:
+            _rescore(run)
 
 
 def _rescore(run: Run) -> None:

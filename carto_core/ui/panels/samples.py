@@ -9,8 +9,10 @@ from carto_core.scores import SCORES
 from carto_core.ui import state
 from carto_core.ui.panels import chosen as selection_panel
 from carto_core.ui.panels import detail
+from carto_core.ui.panels.map import so_far
 from carto_core.ui.panels.table import pick_row
 from carto_core.ui.shell import scored_run, told
+from carto_core.workflows import light
 
 
 def page() -> None:
@@ -22,6 +24,8 @@ def page() -> None:
         table, cuts = selection_panel.axes_of(run)
         chosen = selection_panel.resolve(run, table)
         st.title("Read the samples")
+        if light.is_live(run):
+            so_far(run)
         first, second, third = st.columns([3, 4, 3])
         first.text_input("Search the texts", **state.widget("text", read=str.strip))
         scopes = {"All": np.arange(len(table)), "Selection": chosen.ids, "Search hits": chosen.hits}

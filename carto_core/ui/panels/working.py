@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import streamlit as st
 
 from carto_core import jobs
 from carto_core.jobs import Job
+from carto_core.store.reader import Run
+from carto_core.ui import live
+from carto_core.ui.panels.chosen import literal
 from carto_core.ui.shell import told
 
 POLL_S = 1.0
@@ -37,8 +41,8 @@ def watch(job: Job, *, reached: Callable[[], object] | None = None) -> None:
         if line is None:
             st.progress(0.0, text=f"{job.kind}: starting …")
         else:
-            share = min(1.0, float(line["done"]) / max(float(line["total"]), 1e-9))
-            st.progress(share, text=f"{line['stage']}: {share:.0%}{_pace(line)}")
+            share = live.share_done(line)
+            st.progress(share, text=f"{line['stage']}: {share:.0%}{live.pace(line)}")
         if st.button("Cancel", key=f"cancel_{job.job_id}"):
             with told():
                 jobs.cancel(job)
@@ -54,13 +58,31 @@ def tell_failure(job: Job | None) -> None:
     if ended == "cancelled":
         st.info(f"The {job.kind} was cancelled; what it had finished is kept.")
     elif ended == "failed":
-        st.error(f"The {job.kind} failed. Its last words:")
+        st.error(f"The {job.kind} failed. {literal(jobs.reason(job))} Its last words:")
         st.code(jobs.log_tail(job) or "(it said nothing)", language="text")
 
 
-def _pace(line: dict) -> str:
-    rate, eta_s = line.get("rate"), line.get("eta_s")
-    if not rate or eta_s is None:
-        return ""
-    left = f"{eta_s / 60:.1f} minutes" if eta_s > 90 else f"{eta_s:.0f} seconds"
-    return f" · {rate:.3g} a second · about {left} left"
+def resume(run: Run) -> None:
+    """Offer to go on with a training that was stopped, by a click or from a shell; nothing while it trains."""
+    job = newest(run.run_id, "train")
+    if run.status in ("running", "complete") or (job is not None and jobs.is_active(job)):
+        return
+    command = ["train", "--resume", "--out", str(run.files.path)]
+    first, second = st.columns([2, 7], vertical_alignment="center")
+    if first.button("Resume the training", key=f"resume_{run.run_id}", type="primary", width="stretch"):
+        with told():
+            start(run, command)
+            st.rerun()
+    second.code(f"python -m carto_core {shlex.join(command)}", language="bash")
+
+
+def start(run: Run, command: list[str]) -> Job:
+    """Start a training as a job on a run that may not be there yet."""
+    return jobs.launch(
+        command,
+        kind="train",
+        run_id=run.run_id,
+        runs_root=run.files.path.parent,
+        progress=run.files.progress,
+        result=run.files.database,
+    )
