@@ -6,16 +6,14 @@ Exit code 0 done, 2 the user's mistake (one clear line), 1 ours. With --json exa
 from __future__ import annotations
 
 import json
-import platform
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import click
 
-from carto_core import CONTRACT_VERSION, __version__
+from carto_core import __version__
 from carto_core.audits import AUDITS
 from carto_core.config import (
     CANARY_KINDS,
@@ -663,18 +661,15 @@ def make_demo(root: Path) -> None:
 @cli.command()
 @runs_root_option
 @json_option
-def doctor(*, runs_root: str | None, as_json: bool) -> None:
-    """Say what this machine has: versions, device, cores, runs folder."""
-    import torch
+def doctor(*, runs_root: str | None, as_json: bool) -> int:
+    """Check the installation, the device, the disk and every run, and say what to mend; exit code 1 where something is bad."""
+    from carto_core.workflows.doctor import examine, worst
 
-    root = resolve_runs_root(runs_root)
-    facts = {
-        "carto_version": __version__,
-        "contract_version": CONTRACT_VERSION,
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "duckdb", "streamlit", "plotly", "pandas", "numpy")},
-        "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
-        "runs_root": str(root),
-        "num_runs": len(list_runs(root)),
-    }
-    _show(facts, "\n".join(f"{name}: {value}" for name, value in facts.items()), as_json=as_json)
+    found = examine(runs_root)
+    checks = found["checks"]
+    lines = [f"{name}: {value}" for name, value in found.items() if name != "checks"]
+    for check in checks:
+        lines.append(f"{check['state']:4}  {check['section']}, {check['name']}: {check['found']}")
+        lines += [f"      to mend: {check['mend']}"] * bool(check["mend"])
+    _show(found, "\n".join(lines), as_json=as_json)
+    return 1 if worst(checks) == "bad" else 0
