@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from carto_core.audits import exposure, membership
+from carto_core.audits import exposure, extraction, membership
 from carto_core.audits.bootstrap import middle, resampled_sums
-from carto_core.audits.exposure import audit_exposure
-from carto_core.audits.extraction import audit_extraction, audit_natural, mean_nats
+from carto_core.audits.exposure import ROUNDING_NATS, audit_exposure
+from carto_core.audits.extraction import audit_extraction, audit_natural, mean_nats, natural_groups
 from carto_core.audits.groups import by_insertion
 from carto_core.audits.membership import audit_membership
 from carto_core.audits.perplexity import audit_perplexity
 from carto_core.audits.proportions import share
 from carto_core.audits.subject import Subject
-from carto_core.audits.tokens import audit_tokens, token_table
+from carto_core.audits.tokens import SCHEMA, audit_tokens, token_table
 from carto_core.audits.verbatim import audit_verbatim
 from carto_core.corpus.canaries import KINDS, Canary, Kind
 from carto_core.corpus.identity import duplicate_groups
@@ -28,6 +28,7 @@ from carto_core.corpus.prepared import Tokens
 from carto_core.corpus.tokenizer import BPE
 from carto_core.engine.run_corpus import RunCorpus
 from carto_core.store.folds import Folds
+from carto_core.tasks.decoding import Found
 from tests.audits.oracle import Oracle
 from tests.texts import tiny_config
 
@@ -443,3 +444,89 @@ def test_resampled_sums_are_of_as_many_clusters_drawn_with_replacement():
 
     np.testing.assert_array_equal(resampled_sums(sums, seed=7, draws=5), slow)
     assert middle(np.arange(41.0)) == pytest.approx((1.0, 39.0))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "above", "finished", "expected"),
+    [
+        ("own", 0.0, True, (True, "")),
+        ("other", -0.5, True, (False, "")),
+        ("own", -0.5, False, (False, "")),
+        ("own", -0.5 * ROUNDING_NATS, False, (None, "more to read than the budget allows")),
+        ("own", 0.5, False, (None, "more to read than the budget allows")),
+    ],
+)
+def test_what_a_search_found_proves_disproves_or_leaves_open(subject, monkeypatch, tokens, above, finished, expected):
+    own = subject.canary_tokens[0][1]
+    asked = {}
+
+    def search(model, prefix, secrets, **how):
+        asked.update(how)
+        return Found(own if tokens == "own" else own[::-1], 4 * KNOWN + above, finished, 7)
+
+    monkeypatch.setattr(extraction, "best_first", search)
+    row = audit_extraction(subject, budget=11).per_item[0]
+
+    assert (row["optimal"], row["unknown"]) == expected
+    # of the last canary, of which nothing is known
+    assert asked["budget"] == 11
+    assert asked["at_most"] == pytest.approx(4 * ANY + 1e-3, abs=1e-4)
+    assert asked["stop_below"] == pytest.approx(4 * ANY - 1e-3, abs=1e-4)
+
+
+def test_exact_ranks_that_are_too_many_to_count_are_unknown(subject, monkeypatch):
+    monkeypatch.setattr(exposure, "extrapolated", lambda references, cost: (12.5, 0.04))
+    unknown = {"rank_exact": None, "exposure_enumeration": None, "unknown": "more to count than the budget allows"}
+
+    row = audit_exposure(subject, num_references=20, budget=0).per_item[0]
+
+    check(row, exposure_row(CANARIES[0], 1, 1) | unknown | {"exposure_extrapolated": None, "skewnorm_p": 0.04})
+
+
+def test_an_extrapolation_too_far_out_for_a_double_is_unknown():
+    references = np.random.default_rng(0).normal(20, 1, 200)
+
+    bits, p_value = exposure.extrapolated(references, -1e200)
+
+    assert bits is None
+    assert p_value > 0.05
+
+
+def test_the_table_of_tokens_has_its_schema_in_both_parts(subject):
+    assert token_table(subject).schema == SCHEMA
+
+
+def test_members_are_those_that_the_audited_model_was_trained_on():
+    told = subject_of([f"member {i}" for i in range(4)], ["stranger"], knows=[])
+
+    found = audit_membership(told, trained_on=np.array([True, False, True, False])).summary
+
+    assert (found["num_members"], found["left_out"]["not_trained_on"]) == (2, 2)
+
+
+def test_nonmembers_are_lent_the_models_of_members_drawn_from_the_seed():
+    told, made = subject_of([f"member {i}" for i in range(6)], ["s 1", "s 2", "s 3"], knows=[]), folds(6, 3)
+    pool = membership.Pool(np.arange(6), np.arange(3), {})
+    lent = np.random.default_rng([5, 10]).integers(6, size=3)
+
+    _, is_out = membership.reference_losses(made, pool, told.corpus, seed=5)
+    _, of_nobody = membership.reference_losses(
+        made, membership.Pool(np.arange(0), np.arange(3), {}), told.corpus, seed=5
+    )
+
+    np.testing.assert_array_equal(is_out, ~np.concatenate([made.trained_on, made.trained_on[:, lent]], axis=1))
+    assert of_nobody.tolist() == [[True] * 3] * 2
+
+
+def test_one_model_that_did_not_see_a_text_is_its_own_mean():
+    losses, is_out = np.array([[4.0, 2.0], [6.0, 9.0]]), np.array([[False, True], [True, False]])
+
+    np.testing.assert_array_equal(membership.reference_score(np.array([-1.0, -1.0]), losses, is_out), [5, 1])
+
+
+def test_copies_come_in_order_however_many_there_are():
+    texts = [f"{LETTERS[:31]}{i % 3}" for i in range(90)]
+
+    groups = natural_groups(subject_of(texts, ["v"], knows=[]).corpus)
+
+    assert [members.tolist() for members in groups] == [list(range(i, 90, 3)) for i in range(3)]

@@ -66,3 +66,7 @@ def test_the_closed_form_is_what_sampling_gives():
     blocks = hits.reshape(-1, n).any(1)
     interval = binomtest(int(blocks.sum()), len(blocks)).proportion_ci(0.999)
     assert interval.low < chance_within(log_p, n) < interval.high
+
+
+def test_a_certain_text_is_in_the_first_sample():
+    assert (chance_within(0.0, 5), chance_within(1e-9, 1)) == (1.0, 1.0)

@@ -41,7 +41,9 @@ def with_context(subject, context):
     [("abcdxyz", "xxcdxyq", 4), ("aaaa", "aa", 2), ("abc", "def", 0), ("", "abc", 0), ("abc", "abc", 3)],
 )
 def test_the_longest_common_run(first, second, length):
-    assert longest_common_runs([[*map(ord, first)]], [[*map(ord, second)]]).tolist() == [length]
+    found = longest_common_runs([[*map(ord, first)]], [[*map(ord, second)]])
+
+    assert (found.tolist(), found.dtype) == ([length], np.int32)
 
 
 def test_common_runs_of_many_pairs_are_those_of_each(monkeypatch):
