@@ -28,6 +28,7 @@ from carto_core.corpus.fetching import fetch_corpus
 from carto_core.errors import Cancelled, CartoError, ConfigError
 from carto_core.export import EXPORTS
 from carto_core.interventions import DEFAULT_ALPHA, DEFAULT_GAMMA
+from carto_core.masking import SWITCH, is_forced
 from carto_core.probes import DEFAULT_MODELS, PROBES
 from carto_core.quadrants import QUADRANTS, Cuts
 from carto_core.rules import OPS
@@ -77,6 +78,13 @@ def _show(result: Any, text: str, *, as_json: bool) -> None:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 run_argument = click.argument("run", metavar="RUN")
 runs_root_option = click.option("--runs-root", default=None, help="Folder of runs (default: CARTO_RUNS or data/runs).")
+
+
+mask_option = click.option(
+    "--mask-pii",
+    is_flag=True,
+    help=f"Hide e-mail addresses, phone and card numbers and long digit runs. {SWITCH}=1 does the same.",
+)
 
 
 def _run_command(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -550,11 +558,12 @@ def compare(*, run_a: str, run_b: str, runs_root: str | None, as_json: bool, **h
 @click.option(
     "--with-texts", type=int, default=0, metavar="N", help="Print the N most memorized affected samples in full."
 )
-def report(*, run: str, runs_root: str | None, as_json: bool, plan_dir: str, out: Path | None, with_texts: int) -> None:
+@mask_option
+def report(*, run: str, runs_root: str | None, as_json: bool, plan_dir: str, **how: Any) -> None:
     """Write one HTML file about a run and a plan, for somebody who was not there."""
     from carto_core.workflows.reporting import write_report
 
-    result = write_report(open_run(run, runs_root), plan_dir, out=out, with_texts=with_texts)
+    result = write_report(open_run(run, runs_root), plan_dir, masked=how.pop("mask_pii") or is_forced(), **how)
     _show(result, f"{result['path']}\n{result['headline']}", as_json=as_json)
 
 
@@ -617,11 +626,14 @@ def _confirm_deletion(run: Run, *, as_json: bool) -> None:
 @runs_root_option
 @click.option("--port", type=int, default=None, help="Default: 8501, or the next free one.")
 @click.option("--no-browser", is_flag=True)
-def open_dashboard(*, run: str | None, runs_root: str | None, port: int | None, no_browser: bool) -> None:
+@mask_option
+def open_dashboard(
+    *, run: str | None, runs_root: str | None, port: int | None, no_browser: bool, mask_pii: bool
+) -> None:
     """Open the dashboard, on one run or on all."""
     opened = None if run is None else open_run(run, runs_root)
     root = resolve_runs_root(runs_root) if opened is None else opened.files.path.parent
-    serve(root, run_id=None if opened is None else opened.run_id, port=port, browser=not no_browser)
+    serve(root, run_id=None if opened is None else opened.run_id, port=port, browser=not no_browser, mask_pii=mask_pii)
 
 
 @cli.command()

@@ -56,6 +56,7 @@ class Facts:
         probes: names of the probes that were run.
         fold_models: how many fold models were trained, None for none.
         texts: samples to print; empty unless asked for.
+        is_masked: whether personal data are masked in these texts, in keys and in the words of the rule.
         created: when the facts were gathered, ISO 8601.
     """
 
@@ -75,6 +76,7 @@ class Facts:
     probes: tuple[str, ...]
     fold_models: int | None
     texts: tuple[ShownText, ...]
+    is_masked: bool
     created: str
 
     @property

@@ -297,7 +297,12 @@ def texts(facts: Facts) -> dict[str, Any]:
         }
         for shown in facts.texts
     ]
-    return {"texts": rows, "score": score_title(name), "report_hidden": "report" not in facts.roles}
+    return {
+        "texts": rows,
+        "score": score_title(name),
+        "report_hidden": "report" not in facts.roles,
+        "masked": facts.is_masked,
+    }
 
 
 def provenance(facts: Facts) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import streamlit as st
 
 from carto_core.compare import Comparison, WhichCuts
+from carto_core.masking import mask_beginning
 from carto_core.preview.estimate import Estimator
 from carto_core.quadrants import Cuts
 from carto_core.scores.agreement import agreement
@@ -21,6 +22,7 @@ from carto_core.types import Float32, SampleTable
 from carto_core.workflows import light, previewing
 from carto_core.workflows.comparing import compare_runs, roles_shown
 
+SNIPPET = 140  # characters
 BAND_SAMPLES = 20_000  # a band of more would look the same
 
 
@@ -59,9 +61,9 @@ def meta_columns(run: Run) -> dict[str, np.ndarray]:
     return _meta_columns(str(run.files.path), run.version)
 
 
-def snippets(run: Run, sample_ids: tuple[int, ...]) -> list[str]:
-    """Return the beginnings of some texts."""
-    return _snippets(str(run.files.path), run.version, sample_ids)
+def snippets(run: Run, sample_ids: tuple[int, ...], *, masked: bool) -> list[str]:
+    """Return the beginnings of some texts; see `texts.snippets`, which knows whether to mask."""
+    return _snippets(str(run.files.path), run.version, sample_ids, masked)
 
 
 def trajectories_of(run: Run) -> tuple[list[float], Float32]:
@@ -162,8 +164,10 @@ def _meta_columns(path: str, version: tuple[int, int]) -> dict[str, np.ndarray]:
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _snippets(path: str, version: tuple[int, int], sample_ids: tuple[int, ...]) -> list[str]:
-    return [text[:140] + (" …" if len(text) > 140 else "") for text in open_run(path).texts(list(sample_ids))]
+def _snippets(path: str, version: tuple[int, int], sample_ids: tuple[int, ...], masked: bool) -> list[str]:  # noqa: FBT001 (keys the cache)
+    texts = open_run(path).texts(list(sample_ids))
+    begun = (mask_beginning(text, SNIPPET) if masked else text[:SNIPPET] for text in texts)
+    return [short + (" …" if len(text) > SNIPPET else "") for short, text in zip(begun, texts, strict=True)]
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)

@@ -12,6 +12,7 @@ import webbrowser
 from pathlib import Path
 
 from carto_core.errors import ConfigError
+from carto_core.masking import SWITCH
 
 APP = Path(__file__).parents[2] / "app.py"
 FIRST_PORT = 8501
@@ -55,11 +56,19 @@ def free_port(port: int | None) -> int:
     raise ConfigError(f"port {tried[0]} is busy or not allowed; choose another with --port, or leave --port out")
 
 
-def serve(runs_root: Path, *, run_id: str | None, port: int | None, browser: bool) -> None:
-    """Serve the dashboard until it is stopped with Ctrl-C, opening a browser where there is one."""
+def serve(runs_root: Path, *, run_id: str | None, port: int | None, browser: bool, mask_pii: bool = False) -> None:
+    """Serve the dashboard until it is stopped with Ctrl-C, opening a browser where there is one.
+
+    Args:
+        runs_root: the folder of runs.
+        run_id: opened first; None for the home page.
+        port: None takes the first free one.
+        browser: whether to open one.
+        mask_pii: hide personal data in every session, so that no page can show them.
+    """
     port = free_port(port)
     url = f"http://{ADDRESS}:{port}/" + (f"map?run={run_id}" if run_id else "")
-    environment = os.environ | {"CARTO_RUNS": str(Path(runs_root).absolute())}
+    environment = os.environ | {"CARTO_RUNS": str(Path(runs_root).absolute())} | ({SWITCH: "1"} if mask_pii else {})
     with subprocess.Popen(streamlit_command(port), env=environment, stdout=subprocess.DEVNULL) as server:
         threading.Thread(target=_announce, args=(url, port, server), kwargs={"browser": browser}, daemon=True).start()
         try:

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 import streamlit as st
 
 from carto_core.errors import CartoError
+from carto_core.masking import is_forced
 from carto_core.plots.palette import DARK, LIGHT, Theme
 from carto_core.store.reader import Run, open_run
 from carto_core.store.rundir import list_runs, resolve_runs_root, update_manifest
-from carto_core.ui import live, shortcuts, state
+from carto_core.ui import live, shortcuts, state, texts
 from carto_core.workflows import light
 
 PAGES = {
@@ -58,6 +59,7 @@ def open_page(name: str) -> Run | None:
         _navigation()
         st.rerun()
     st.html(STYLE)
+    _mask_switch()
     run = _pick_run()
     state.show_address()
     if notice := state.pop_notice():
@@ -102,7 +104,7 @@ def told() -> Iterator[None]:
     try:
         yield
     except CartoError as error:
-        st.error(str(error))
+        st.error(texts.shown(error))
 
 
 def go(page: str, label: str) -> None:
@@ -133,6 +135,19 @@ def _pick_run() -> Run | None:
             shortcuts.offer()
             return run
     return None
+
+
+def _mask_switch() -> None:
+    with st.sidebar:
+        if is_forced():
+            st.caption("**Personal data are masked** on this server, in every session.")
+            return
+        st.toggle(
+            "Mask personal data",
+            help="E-mail addresses, phone and card numbers, IBANs and runs of 6 digits or more, for onlookers: on every "
+            "page, in hovered texts and in reports. It knows shapes only. Searching still works on the true texts.",
+            **state.mask_widget(),
+        )
 
 
 def _report_switch(run: Run) -> None:

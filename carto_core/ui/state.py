@@ -18,6 +18,7 @@ from typing import Any
 
 import streamlit as st
 
+from carto_core import masking
 from carto_core.errors import SelectionError
 from carto_core.rules import OPS, Rule, combine, describe
 from carto_core.selection import simplify_polygon
@@ -25,6 +26,7 @@ from carto_core.ui.history import History
 
 Polygon = list[list[float]]
 _VIEW, _NOTICE, _HISTORY, _MODE, _PLAN = "carto_view", "notice", "history", "mode", "plan_looked_at"
+_MASK = "mask"  # in the session, and in the address, so that a reload or a link shows nothing that was hidden
 REPLACE = "replace"
 MODES = (REPLACE, *OPS)
 MAX_LINK = 30_000  # characters; a server refuses an address of about twice that
@@ -129,7 +131,7 @@ def show_address() -> None:
     packed = _packed(view)
     if len(packed) > MAX_LINK:
         packed = _packed(dataclasses.replace(view, polygons=(), region=None))
-    wanted = {"run": view.run, "view": packed}
+    wanted = {"run": view.run, "view": packed, _MASK: "1" if is_masking() else ""}
     for name, value in wanted.items():
         if value and st.query_params.get(name) != value:
             st.query_params[name] = value
@@ -171,6 +173,19 @@ def mode_widget() -> dict[str, Any]:
     """Return `key` and `on_change` of the control that sets it."""
     st.session_state["mirror_mode"] = mode()
     return {"key": "mirror_mode", "on_change": lambda: remember(_MODE, st.session_state["mirror_mode"])}
+
+
+def is_masking() -> bool:
+    """Return whether personal data are hidden: by the server, which a page cannot undo, else by this session's switch."""
+    if recall(_MASK) is None:
+        remember(_MASK, st.query_params.get(_MASK) == "1")
+    return masking.is_forced() or recall(_MASK)
+
+
+def mask_widget() -> dict[str, Any]:
+    """Return `key` and `on_change` of that switch."""
+    st.session_state["mirror_mask"] = is_masking()
+    return {"key": "mirror_mask", "on_change": lambda: remember(_MASK, st.session_state["mirror_mask"])}
 
 
 def select_region(rule: Rule) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 from carto_core.audits import AUDITS
 from carto_core.errors import ConfigError, PlanError, RunCorrupt
 from carto_core.export import actions_of, read_plan
+from carto_core.masking import mask
 from carto_core.preview.effects import read_measurement
 from carto_core.probes import PROBES
 from carto_core.quadrants import Cuts
@@ -31,7 +33,7 @@ from carto_core.workflows import light, previewing
 
 
 def write_report(
-    run: Run, plan_dir: str | Path, *, out: str | Path | None = None, with_texts: int = 0
+    run: Run, plan_dir: str | Path, *, out: str | Path | None = None, with_texts: int = 0, masked: bool = False
 ) -> dict[str, Any]:
     """Write the report of a run and a plan, and return where it is and what it says, JSON-ready.
 
@@ -40,12 +42,13 @@ def write_report(
         plan_dir: see `light.save_plan`.
         out: the file; default `RUN/plans/HASH/report.html`.
         with_texts: how many of the most memorized affected samples to print in full.
+        masked: see `gather`.
 
     Raises:
         PlanError: the plan cannot be read.
         ConfigError: `with_texts` is negative, or the file cannot be written.
     """
-    facts = gather(run, plan_dir, with_texts=with_texts)
+    facts = gather(run, plan_dir, with_texts=with_texts, masked=masked)
     path = Path(out) if out is not None else run.files.plans / facts.plan_id / "report.html"
     text = report_html(facts)
     try:
@@ -67,7 +70,9 @@ def write_report(
     }
 
 
-def gather(run: Run, plan_dir: str | Path, *, with_texts: int = 0, table: SampleTable | None = None) -> Facts:
+def gather(
+    run: Run, plan_dir: str | Path, *, with_texts: int = 0, table: SampleTable | None = None, masked: bool = False
+) -> Facts:
     """Return all that a report says of a run and a plan; of the report half only what may be looked at.
 
     Args:
@@ -75,6 +80,7 @@ def gather(run: Run, plan_dir: str | Path, *, with_texts: int = 0, table: Sample
         plan_dir: see `light.save_plan`.
         with_texts: how many affected samples to print in full, the most memorized first.
         table: of the run, where the caller has it.
+        masked: hide personal data that `masking` knows, in texts, keys, sources and what was searched for.
 
     Raises:
         PlanError: the plan cannot be read, or its rule names a score that the run does not have.
@@ -88,7 +94,7 @@ def gather(run: Run, plan_dir: str | Path, *, with_texts: int = 0, table: Sample
     canaries, roles = run.canaries(), light.roles_shown(run)
     axis, cuts = axis_of(plan.rule), _cuts(run, plan.rule, table)
     folds = light.fold_facts(run)
-    return Facts(
+    facts = Facts(
         manifest=run.manifest,
         table=table,
         plan=plan,
@@ -105,8 +111,30 @@ def gather(run: Run, plan_dir: str | Path, *, with_texts: int = 0, table: Sample
         probes=tuple(name for name in PROBES if (run.files.probes / f"{name}.parquet").is_file()),
         fold_models=None if folds is None else int(folds["models"]),
         texts=_texts(run, plan, table, canaries, roles, cuts=cuts, axis=axis or cuts.y, count=with_texts),
+        is_masked=False,
         created=now(),
     )
+    return _masked(facts) if masked else facts
+
+
+def _masked(facts: Facts) -> Facts:
+    texts = [
+        dataclasses.replace(shown, key=mask(shown.key), source=mask(shown.source), text=mask(shown.text))
+        for shown in facts.texts
+    ]
+    sources, place = np.unique(facts.table.source.astype(str), return_inverse=True)
+    table = dataclasses.replace(facts.table, source=np.array([mask(name) for name in sources], object)[place])
+    plan = dataclasses.replace(facts.plan, rule=_masked_rule(facts.plan.rule))
+    return dataclasses.replace(facts, texts=tuple(texts), table=table, plan=plan, is_masked=True)
+
+
+def _masked_rule(part: Any) -> Any:
+    """Return a rule to be read, and not to be resolved: every text in it masked."""
+    if isinstance(part, dict):
+        return {name: _masked_rule(value) for name, value in part.items()}
+    if isinstance(part, list):
+        return [_masked_rule(value) for value in part]
+    return mask(part) if isinstance(part, str) else part
 
 
 def _estimate(run: Run, table: SampleTable, plan: Plan) -> dict[str, Any] | None:

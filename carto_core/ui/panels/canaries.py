@@ -10,7 +10,7 @@ import streamlit as st
 from carto_core.audits import AUDITS
 from carto_core.plots.charts import points_figure, repeats_figure
 from carto_core.store.reader import Run
-from carto_core.ui import cache
+from carto_core.ui import cache, texts
 from carto_core.ui.shell import theme
 
 CHART = {"displayModeBar": False}
@@ -160,9 +160,10 @@ def each(run: Run, found: dict[str, Any], roles: tuple[str, ...]) -> None:
 
 def _row(canary: dict[str, Any], extractions: dict[int, Any], exposures: dict[int, Any]) -> dict[str, str]:
     extracted, exposed = (rows.get(canary["canary_id"], {}) for rows in (extractions, exposures))
+    prefix, secret = texts.shown_parts(canary["prefix"], canary["secret"])
     return {
-        "prefix": canary["prefix"],
-        "secret": canary["secret"],
+        "prefix": prefix,
+        "secret": secret,
         "kind": canary["kind"],
         "role": canary["role"],
         "copies": str(canary["repeats"]) if canary["inserted"] else "never",

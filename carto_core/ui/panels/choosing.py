@@ -6,7 +6,7 @@ import streamlit as st
 
 from carto_core.store.reader import Run
 from carto_core.types import SampleTable
-from carto_core.ui import state
+from carto_core.ui import state, texts
 from carto_core.ui.panels.chosen import Chosen, literal
 from carto_core.ui.shell import told
 from carto_core.ui.shortcuts import key_of
@@ -31,14 +31,14 @@ def toolbar() -> None:
         st.button(
             "Undo",
             disabled=before is None,
-            help="Nothing to undo yet" if before is None else f"Back to: {literal(before)}",
+            help="Nothing to undo yet" if before is None else f"Back to: {literal(texts.shown(before))}",
             shortcut=key_of("undo"),
             on_click=state.undo,
         )
         st.button(
             "Redo",
             disabled=after is None,
-            help="Nothing to redo" if after is None else f"Forward to: {literal(after)}",
+            help="Nothing to redo" if after is None else f"Forward to: {literal(texts.shown(after))}",
             shortcut=key_of("redo"),
             on_click=state.redo,
         )
@@ -74,7 +74,7 @@ def _list(run: Run, table: SampleTable, found: list[saved.Saved]) -> None:
         return
     entry = by_name[name]
     number = "" if entry.num_samples is None else f"{entry.num_samples:,} samples: "
-    st.caption(f"{number}{literal(entry.words)}")
+    st.caption(f"{number}{literal(texts.shown(entry.words))}")
     first, second, third = st.columns(3)
     if first.button("Load", width="stretch", disabled=entry.num_samples is None, help=_load_help()):
         with told():

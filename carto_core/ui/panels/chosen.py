@@ -15,7 +15,7 @@ from carto_core.quadrants import QUADRANTS, Cuts, counts
 from carto_core.rules import describe
 from carto_core.store.reader import Run
 from carto_core.types import Int32, SampleTable, Selection
-from carto_core.ui import cache, state
+from carto_core.ui import cache, state, texts
 from carto_core.ui.shell import theme
 from carto_core.workflows import light
 
@@ -51,7 +51,7 @@ def resolve(run: Run, table: SampleTable) -> Chosen:
         selection = None if rule is None else light.select(run, rule, table=table)
         hits = None if filter_rule is None else light.select(run, filter_rule, table=table).sample_ids
     except SelectionError as error:
-        st.error(f"{error} The selection was cleared.")
+        st.error(f"{texts.shown(error)} The selection was cleared.")
         state.clear_selection()
         return Chosen(None, None, 0.0)
     return Chosen(selection, hits, 1000 * (time.perf_counter() - began))
@@ -83,7 +83,7 @@ def rail(run: Run, table: SampleTable, cuts: Cuts, chosen: Chosen) -> None:
     if len(ids):
         st.markdown(_composition(run, table, cuts, ids))
         if chosen.selection is not None and chosen.selection.rule["type"] != "polygon":
-            st.caption(f"Chosen by: {literal(describe(chosen.selection.rule))}")
+            st.caption(f"Chosen by: {literal(texts.shown(describe(chosen.selection.rule)))}")
         for note in chosen.selection.notes if chosen.selection else ():
             st.caption(note)
     _trajectories(run, table, ids)
@@ -94,7 +94,7 @@ def _composition(run: Run, table: SampleTable, cuts: Cuts, ids: Int32) -> str:
     split = " · ".join(f"{QUADRANT_SIGNS[n]} {QUADRANTS[n].title} {c:,}" for n, c in quadrant.items() if c)
     names, sizes = np.unique(table.source[ids].astype(str), return_counts=True)
     order = np.argsort(-sizes)[:5]
-    sources = " · ".join(f"{literal(str(names[i])[:40])} {sizes[i]:,}" for i in order)
+    sources = " · ".join(f"{literal(texts.shown(names[i])[:40])} {sizes[i]:,}" for i in order)
     copies = int((table.scores["group_size"][ids] > 1).sum())
     shown = cache.canaries_of(run).query(
         "role in @roles and inserted", local_dict={"roles": list(light.roles_shown(run))}

@@ -14,7 +14,7 @@ from carto_core.scores import SCORES
 from carto_core.store.reader import Run
 from carto_core.store.rundir import list_runs, resolve_runs_root
 from carto_core.types import SampleTable
-from carto_core.ui import cache, state
+from carto_core.ui import cache, state, texts
 from carto_core.ui.shell import go, scored_run, theme, told
 from carto_core.workflows import light
 from carto_core.workflows.comparing import likeliest_other
@@ -189,7 +189,7 @@ def _movers(before: SampleTable, after: SampleTable, found: Comparison) -> None:
             x_b=float(after.scores[cuts.x][row["sample_id_b"]]),
             y_b=row["value_b"],
             is_up=row["change"] > 0 if by == "value" else row["rank_change"] > 0,
-            text=f"{row['key']}: rank {row['rank_a']:.2f} to {row['rank_b']:.2f}, {row['value_a']:.3g} to {row['value_b']:.3g}",
+            text=f"{texts.shown(row['key'])}: rank {row['rank_a']:.2f} to {row['rank_b']:.2f}, {row['value_a']:.3g} to {row['value_b']:.3g}",
         )
         for row in movers[:SHOWN_ARROWS]
     ]
@@ -220,7 +220,7 @@ def _movers(before: SampleTable, after: SampleTable, found: Comparison) -> None:
 
 def _mover_row(row: dict[str, Any]) -> dict[str, Any]:
     return {
-        "key": row["key"],
+        "key": texts.shown(row["key"]),
         "rank before": f"{row['rank_a']:.3f}",
         "rank after": f"{row['rank_b']:.3f}",
         "change": f"{row['rank_change']:+.3f}",
@@ -253,7 +253,7 @@ def _canaries(run: Run, found: Comparison) -> None:
             [
                 {
                     "what": said,
-                    "secret": str(canaries["secret"].loc[row["canary_id_a"]]),
+                    "secret": texts.shown_parts(*canaries.loc[row["canary_id_a"], ["prefix", "secret"]])[1],
                     "kind": row["kind"],
                     "copies": f"{row['copies_a']} → {row['copies_b']}",
                 }
@@ -272,7 +272,7 @@ def _hotspots(other: Run, found: Comparison) -> None:
         st.info(f"No sample that was no hotspot in {found.run_a} is one in {found.run_b}.")
         return
     shown = found.hotspots[:MAX_LISTED]
-    texts = cache.snippets(other, tuple(row["sample_id_b"] for row in shown))
+    begun = texts.snippets(other, [row["sample_id_b"] for row in shown])
     st.markdown(f"{found.num_new_hotspots:,} samples, copies included; the most memorized on top.")
     st.dataframe(
         [
@@ -281,9 +281,9 @@ def _hotspots(other: Run, found: Comparison) -> None:
                 "before": _place(row["from"]),
                 f"{SCORES[found.cuts_b.y].title} after": f"{row['value_b']:.4g}",
                 "copies": row["copies"],
-                "key": row["key"],
+                "key": texts.shown(row["key"]),
             }
-            for row, text in zip(shown, texts, strict=True)
+            for row, text in zip(shown, begun, strict=True)
         ],
         hide_index=True,
         height=min(420, 38 + 35 * max(1, len(shown))),
@@ -298,8 +298,9 @@ def _one_sample(run: Run, other: Run, found: Comparison) -> None:
     if not rows:
         return
     st.subheader("How was one sample learned, before and after?")
+    label = texts.labels(row["key"] for row in rows.values())
     chosen = st.selectbox(
-        "Sample (the largest moves first, then new hotspots)", list(rows), format_func=lambda i: rows[i]["key"]
+        "Sample (the largest moves first, then new hotspots)", list(rows), format_func=lambda i: label[rows[i]["key"]]
     )
     if chosen is None:
         return
@@ -319,6 +320,6 @@ def _one_sample(run: Run, other: Run, found: Comparison) -> None:
         )
     with second:
         st.markdown(f"{_place(row['from'])} before, **{_place(row['to'])}** after")
-        st.text(other.texts([chosen])[0])
+        st.text(texts.text_of(other, chosen))
         if row["from"] == NEW:
             st.caption(f"{found.run_a} did not train on it.")

@@ -11,7 +11,7 @@ from carto_core.plots.tokens import tokens_html
 from carto_core.scores import SCORES
 from carto_core.store.reader import Run, meta_of
 from carto_core.types import SampleTable
-from carto_core.ui import cache
+from carto_core.ui import cache, texts
 from carto_core.ui.panels.table import HIDDEN, hidden
 from carto_core.ui.shell import theme
 
@@ -36,9 +36,9 @@ def _text(run: Run, table: SampleTable, sample_id: int) -> None:
     st.caption(
         "Every token on its loss under the final weights: the stronger the colour, the better the model knows it."
     )
-    tokens = cache.tokens_of(run, sample_id=sample_id)
+    tokens = texts.tokens_of(run, sample_id)
     if tokens is None:
-        st.text(run.texts([sample_id])[0])
+        st.text(texts.text_of(run, sample_id))
         st.caption("Colours appear after: python -m carto_core audit RUN tokens")
     else:
         st.html(tokens_html(tokens["pieces"], tokens["losses"]))
@@ -46,7 +46,7 @@ def _text(run: Run, table: SampleTable, sample_id: int) -> None:
     facts |= {"exact copies": int(table.scores["group_size"][sample_id])}
     row = run.query("select meta from samples where sample_id = ?", [sample_id])
     facts |= meta_of(row["meta"].iloc[0])
-    st.text("\n".join(f"{name}: {value}" for name, value in facts.items()))
+    st.text("\n".join(f"{name}: {texts.shown(value)}" for name, value in facts.items()))
 
 
 def _canary(run: Run, canary_id: int) -> None:
@@ -57,7 +57,8 @@ def _canary(run: Run, canary_id: int) -> None:
         st.caption("Appears after: python -m carto_core audit RUN tokens")
         return
     decoded, secret = str(tokens["decoded"]), str(canary["secret"])
-    st.text(f"prefix   {canary['prefix']}\nsecret   {secret}\ndecoded  {decoded}")
+    prefix, said = texts.shown_parts(str(canary["prefix"]), secret)
+    st.text(f"prefix   {prefix}\nsecret   {said}\ndecoded  {texts.shown_parts(str(canary['prefix']), decoded)[1]}")
     st.markdown("**Extracted: the model gives the secret away.**" if decoded == secret else "Not extracted.")
 
 

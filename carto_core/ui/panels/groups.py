@@ -19,7 +19,7 @@ from carto_core.quotas import (
 from carto_core.scores import SCORES
 from carto_core.store.reader import Run
 from carto_core.types import Plan, SampleTable, Selection
-from carto_core.ui import cache, state
+from carto_core.ui import cache, state, texts
 from carto_core.ui.panels.table import hidden
 from carto_core.workflows import light
 
@@ -70,7 +70,7 @@ def effects(run: Run, table: SampleTable, plan: Plan) -> None:
     starved = [effect for effect in found if effect.starved]
     st.subheader("Whom does it hit?")
     if starved:
-        names = ", ".join(f"{e.grouping} {e.group}" for e in starved[:5])
+        names = ", ".join(f"{e.grouping} {texts.shown(e.group)}" for e in starved[:5])
         more = f" and {len(starved) - 5} more" if len(starved) > 5 else ""
         st.warning(f"More than {STARVED_SHARE:.0%} of these groups would go:")
         st.text(names + more)  # the corpus's own words, hence as plain text
@@ -110,10 +110,9 @@ def near_copies(run: Run, table: SampleTable, plan: Plan) -> None:
         f"{len(removed.sample_ids):,} removed samples: the model may still learn these texts."
     )
     shown = remaining.outside[~hidden(run, table)[remaining.outside]][:MAX_LISTED]
-    texts = cache.snippets(run, tuple(shown.tolist()))
-    st.dataframe(
-        [{"remaining text": text, "key": table.key[i]} for i, text in zip(shown, texts, strict=True)], hide_index=True
-    )
+    begun = texts.snippets(run, shown.tolist())
+    rows = [{"remaining text": text, "key": texts.shown(table.key[i])} for i, text in zip(shown, begun, strict=True)]
+    st.dataframe(rows, hide_index=True)
 
 
 def _groupings(run: Run, table: SampleTable) -> dict[str, Labels]:
@@ -132,7 +131,7 @@ def _as_labels(values: np.ndarray) -> Labels:
 def _row(effect: GroupEffect) -> dict[str, object]:
     return {
         "groups by": effect.grouping,
-        "group": effect.group,
+        "group": texts.shown(effect.group),
         "rows": effect.num_samples,
         "changed": effect.num_affected,
         "rows removed": effect.removed,

@@ -14,6 +14,7 @@ import streamlit as st
 from carto_core import jobs
 from carto_core.export import EXPORTS, sampler_snippet
 from carto_core.interventions import DEFAULT_ALPHA, DEFAULT_GAMMA
+from carto_core.masking import is_forced
 from carto_core.plots.charts import arms_figure
 from carto_core.preview.arms import ARMS, expected_minutes
 from carto_core.preview.effects import METRICS, is_share, metric_of, read_measurement, read_partial, reading
@@ -261,9 +262,10 @@ def _verdict(effects: list[dict[str, Any]]) -> str:
 
 
 def _report(run: Run, plan_dir: Path, table: SampleTable) -> None:
+    masked = state.is_masking()
     st.download_button(
         "Download the report",
-        lambda: report_html(gather(run, plan_dir, table=table)),
+        lambda: report_html(gather(run, plan_dir, table=table, masked=masked)),
         f"report-{run.run_id}-{plan_dir.name}.html",
         mime="text/html",
         on_click="ignore",
@@ -285,7 +287,14 @@ def _export(run: Run, plan_dir: Path, num_rows: int) -> None:
     )
     fourth.download_button("Its manifest", made[1], f"{name}.manifest.json", on_click="ignore", width="stretch")
     fifth.download_button(
-        "Cleaned corpus (JSONL)", lambda: _cleaned(run, plan_dir), "cleaned.jsonl", on_click=taken, width="stretch"
+        "Cleaned corpus (JSONL)",
+        lambda: _cleaned(run, plan_dir),
+        "cleaned.jsonl",
+        on_click=taken,
+        width="stretch",
+        disabled=is_forced(),
+        help="The true texts, never masked: they are to be trained on."
+        + (" From this server only by command: python -m carto_core export ... --corpus" if is_forced() else ""),
     )
     with st.expander("Apply it in a PyTorch loop"):
         st.code(sampler_snippet("interventions.parquet"), language="python")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 
@@ -16,7 +17,7 @@ from carto_core.quadrants import QUADRANTS, Cuts, counts, describe_cut
 from carto_core.scores import SCORES
 from carto_core.store.reader import Run
 from carto_core.types import SampleTable
-from carto_core.ui import cache, live, shortcuts, state
+from carto_core.ui import cache, live, shortcuts, state, texts
 from carto_core.ui.panels import choosing, detail, working
 from carto_core.ui.panels import chosen as selection_panel
 from carto_core.ui.panels import quality as quality_panel
@@ -111,6 +112,7 @@ def _filter_widgets(table: SampleTable) -> None:
         st.multiselect(
             "Sources",
             sources,
+            format_func=texts.labels(sources).__getitem__,
             **state.widget("source", read=tuple, value=[s for s in state.get().source if s in sources]),
         )
     longest = int(table.num_tokens.max(initial=1))
@@ -283,12 +285,13 @@ def _samples(run: Run, table: SampleTable, cuts: Cuts, chosen: Chosen) -> None:
 
 
 def _colouring(run: Run, table: SampleTable, quadrant: np.ndarray, colour: str) -> Colouring:
-    if colour == "source":
-        return by_category(table.source, "source")
-    column = cache.meta_columns(run).get(colour)
+    column = table.source if colour == "source" else cache.meta_columns(run).get(colour)
     if column is None:
         return by_quadrant(quadrant)
-    return by_number(column, colour) if column.dtype == float else by_category(column, colour)
+    if column.dtype == float:
+        return by_number(column, colour)
+    found = by_category(column, colour)
+    return dataclasses.replace(found, labels=[texts.shown(label) for label in found.labels])
 
 
 def _rings(x: np.ndarray, y: np.ndarray, chosen: Chosen) -> Points | None:
@@ -327,12 +330,12 @@ def _sampled(table: SampleTable, x: np.ndarray, y: np.ndarray, extent: Extent) -
 
 
 def _hover(run: Run, table: SampleTable, cuts: Cuts, ids: np.ndarray) -> list[str]:
-    texts = cache.snippets(run, tuple(ids.tolist()))
+    begun = texts.snippets(run, ids.tolist())
     x, y, concealed = table.scores[cuts.x], table.scores[cuts.y], hidden(run, table)
     return [
-        f"{'(hidden)' if concealed[i] else table.key[i]}\n{'' if concealed[i] else text[:90]}\n"
+        f"{'(hidden)' if concealed[i] else texts.shown(table.key[i])}\n{'' if concealed[i] else text[:90]}\n"
         f"{SCORES[cuts.x].title} {x[i]:.3g} · {SCORES[cuts.y].title} {y[i]:.3g}"
-        for i, text in zip(ids, texts, strict=True)
+        for i, text in zip(ids, begun, strict=True)
     ]
 
 
@@ -350,5 +353,6 @@ def _signature(run: Run, cuts: Cuts, colour: str, extent: Extent, chosen: Chosen
         extent,
         light.roles_shown(run),
         theme_name,
+        state.is_masking(),
     ]
     return hashlib.sha256(json.dumps(facts).encode() + ringed.tobytes()).hexdigest()

@@ -9,7 +9,7 @@ import streamlit as st
 from carto_core.export import read_plan
 from carto_core.store.reader import Run
 from carto_core.types import Plan, SampleTable
-from carto_core.ui import state
+from carto_core.ui import state, texts
 from carto_core.ui.panels.chosen import literal
 from carto_core.ui.shell import told
 from carto_core.workflows import lineage
@@ -30,7 +30,9 @@ def again(run: Run, table: SampleTable, record: PlanRecord) -> Plan:
         PlanError: the plan's files are damaged.
     """
     st.subheader("An earlier plan")
-    st.markdown(f"**{literal(record.name) or record.plan_sha256[:8]}** · {record.action}: {literal(record.words)}")
+    st.markdown(
+        f"**{literal(record.name) or record.plan_sha256[:8]}** · {record.action}: {literal(texts.shown(record.words))}"
+    )
     st.caption(f"Plan {record.plan_sha256[:16]} of run {literal(run.run_id)}, made {_when(record.created)}.")
     st.button("Back to the present selection", on_click=state.look_at_plan, args=(run.run_id, None))
     return read_plan(record.folder, table)[0]
@@ -84,7 +86,7 @@ def _row(record: PlanRecord, *, is_present: bool) -> dict[str, object]:
         "plan": record.plan_sha256[:8] + (" (shown)" if is_present else ""),
         "name": record.name,
         "action": record.action,
-        "rule": record.words,
+        "rule": texts.shown(record.words),
         "rows": record.num_rows,
         "made": _when(record.created),
         "measured": "yes" if record.is_measured else "no",

@@ -9,7 +9,7 @@ import streamlit as st
 from carto_core.audits import AUDITS
 from carto_core.plots.charts import repeats_figure
 from carto_core.store.reader import Run
-from carto_core.ui import cache
+from carto_core.ui import texts
 from carto_core.ui.panels.canaries import CHART, said_share
 from carto_core.ui.shell import theme
 
@@ -66,16 +66,22 @@ def natural(audit: dict[str, Any]) -> None:
             f"**{summary['k']} of {summary['n']}** repeated texts of the corpus are recited ({said_share(summary)})."
         )
         rows = sorted(audit["per_item"], key=lambda row: (-row["extracted"], -row["group_size"]))
-        columns = ("extracted", "group_size", "prefix", "expected", "decoded")
-        st.dataframe([{name: row[name] for name in columns} for row in rows], hide_index=True, height=320)
+        st.dataframe([_repeated(row) for row in rows], hide_index=True, height=320)
         st.caption(audit["definition"])
 
 
 def _longest(run: Run, rows: list[dict[str, Any]]) -> None:
     top = sorted(rows, key=lambda row: (-row["longest_tokens"], -row["log_p"]))[:LONGEST]
-    texts = cache.snippets(run, tuple(row["sample_id"] for row in top))
+    begun = texts.snippets(run, [row["sample_id"] for row in top])
     st.markdown(f"**What it recites longest** (the first {len(top)} of {len(rows):,} texts)")
-    st.dataframe([_row(row, text) for row, text in zip(top, texts, strict=True)], hide_index=True, height=320)
+    st.dataframe([_row(row, text) for row, text in zip(top, begun, strict=True)], hide_index=True, height=320)
+
+
+def _repeated(row: dict[str, Any]) -> dict[str, Any]:
+    prefix, expected = texts.shown_parts(row["prefix"], row["expected"])
+    decoded = texts.shown_parts(row["prefix"], row["decoded"])[1]
+    facts = {name: row[name] for name in ("extracted", "group_size")}
+    return facts | {"prefix": prefix, "expected": expected, "decoded": decoded}
 
 
 def _row(row: dict[str, Any], text: str) -> dict[str, Any]:

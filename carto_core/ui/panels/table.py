@@ -9,7 +9,7 @@ import streamlit as st
 from carto_core.quadrants import QUADRANTS, Cuts
 from carto_core.store.reader import Run
 from carto_core.types import Int32, SampleTable
-from carto_core.ui import cache, state
+from carto_core.ui import cache, state, texts
 from carto_core.ui.shortcuts import key_of
 from carto_core.workflows import light
 
@@ -77,15 +77,14 @@ def hidden(run: Run, table: SampleTable) -> np.ndarray:
 
 
 def _frame(run: Run, table: SampleTable, cuts: Cuts, ids: Int32) -> pd.DataFrame:
-    texts = cache.snippets(run, tuple(ids.tolist()))
     quadrant = cuts.assign(table.scores)[ids]
     columns: dict[str, object] = {
-        "text": texts,
+        "text": texts.snippets(run, ids.tolist()),
         "quadrant": [QUADRANTS[q].title if q else "unknown" for q in quadrant],
         cuts.x: np.round(table.scores[cuts.x][ids].astype(float), 4),
     }
     for score in dict.fromkeys((cuts.y, "final_loss", "group_size")):
         columns[score] = np.round(table.scores[score][ids].astype(float), 4)
-    columns |= {"source": table.source[ids], "tokens": table.num_tokens[ids]}
-    columns["key"] = table.key[ids]
+    columns |= {"source": [texts.shown(name) for name in table.source[ids]], "tokens": table.num_tokens[ids]}
+    columns["key"] = [texts.shown(key) for key in table.key[ids]]
     return pd.DataFrame(columns)

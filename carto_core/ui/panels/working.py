@@ -11,7 +11,7 @@ import streamlit as st
 from carto_core import jobs
 from carto_core.jobs import Job
 from carto_core.store.reader import Run
-from carto_core.ui import live
+from carto_core.ui import live, texts
 from carto_core.ui.panels.chosen import literal
 from carto_core.ui.shell import told
 
@@ -58,8 +58,8 @@ def tell_failure(job: Job | None) -> None:
     if ended == "cancelled":
         st.info(f"The {job.kind} was cancelled; what it had finished is kept.")
     elif ended == "failed":
-        st.error(f"The {job.kind} failed. {literal(jobs.reason(job))} Its last words:")
-        st.code(jobs.log_tail(job) or "(it said nothing)", language="text")
+        st.error(f"The {job.kind} failed. {literal(texts.shown(jobs.reason(job)))} Its last words:")
+        st.code(texts.shown(jobs.log_tail(job)) or "(it said nothing)", language="text")
 
 
 def resume(run: Run) -> None:
