@@ -627,13 +627,23 @@ def _confirm_deletion(run: Run, *, as_json: bool) -> None:
 @click.option("--port", type=int, default=None, help="Default: 8501, or the next free one.")
 @click.option("--no-browser", is_flag=True)
 @mask_option
+@click.option(
+    "--allow-host", multiple=True, metavar="NAME", help="Answer by this name too: a proxy's. See SECURITY.md."
+)
 def open_dashboard(
-    *, run: str | None, runs_root: str | None, port: int | None, no_browser: bool, mask_pii: bool
+    *,
+    run: str | None,
+    runs_root: str | None,
+    port: int | None,
+    no_browser: bool,
+    mask_pii: bool,
+    allow_host: tuple[str, ...],
 ) -> None:
     """Open the dashboard, on one run or on all."""
     opened = None if run is None else open_run(run, runs_root)
     root = resolve_runs_root(runs_root) if opened is None else opened.files.path.parent
-    serve(root, run_id=None if opened is None else opened.run_id, port=port, browser=not no_browser, mask_pii=mask_pii)
+    run_id = None if opened is None else opened.run_id
+    serve(root, run_id=run_id, port=port, browser=not no_browser, mask_pii=mask_pii, hosts=allow_host)
 
 
 @cli.command()

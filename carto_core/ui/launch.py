@@ -9,33 +9,50 @@ import sys
 import threading
 import time
 import webbrowser
+from collections.abc import Iterable
 from pathlib import Path
 
 from carto_core.errors import ConfigError
 from carto_core.masking import SWITCH
 
-APP = Path(__file__).parents[2] / "app.py"
+SERVER = Path(__file__).parents[2] / "server.py"
 FIRST_PORT = 8501
 PORTS_TO_TRY = 10
 ADDRESS = "127.0.0.1"
+HOSTS = (ADDRESS, "localhost")  # under any other name, a page elsewhere could have made a browser look here
+# .streamlit/config.toml says the same for who starts `streamlit run server.py` from the project's folder.
+FLAGS = {
+    "server.headless": "true",
+    "server.fileWatcherType": "none",
+    "server.enableXsrfProtection": "true",
+    "server.enableCORS": "true",
+    "server.enableStaticServing": "false",
+    "server.enableAgentApi": "false",
+    "server.maxUploadSize": 1,  # megabytes; nothing is uploaded
+    "server.maxWidgetStateSize": 5,  # what a browser may send: a lasso is a kilobyte
+    "server.maxMessageSize": 100,  # what it is sent: a map is half a megabyte
+    "browser.gatherUsageStats": "false",
+    "client.toolbarMode": "minimal",
+    "client.showErrorLinks": "false",  # they would take an error's words to a search engine
+    "client.disableDataExport": "true",  # tables as CSV would hold cells that a spreadsheet executes; lists are exported by us
+    "theme.light.primaryColor": "#0072B2",
+    "theme.dark.primaryColor": "#56B4E9",
+}
 
 
-def streamlit_command(port: int) -> list[str]:
+def streamlit_command(port: int, *, hosts: Iterable[str] = ()) -> list[str]:
     """Return the server's command line.
 
     Everything that keeps it private is a flag: the configuration file only applies when started from its own folder.
+
+    Args:
+        port: to listen on.
+        hosts: further names by which it answers, such as that of a reverse proxy.
     """
-    flags = {
-        "server.address": ADDRESS,
-        "server.port": port,
-        "server.headless": "true",
-        "server.fileWatcherType": "none",
-        "browser.gatherUsageStats": "false",
-        "client.toolbarMode": "minimal",
-        "theme.light.primaryColor": "#0072B2",
-        "theme.dark.primaryColor": "#56B4E9",
-    }
-    return [sys.executable, "-m", "streamlit", "run", str(APP), *(f"--{name}={value}" for name, value in flags.items())]
+    flags = {"server.address": ADDRESS, "server.port": port} | FLAGS
+    said = [f"--{name}={value}" for name, value in flags.items()]
+    said += [f"--server.allowedHosts={host}" for host in (*HOSTS, *hosts)]
+    return [sys.executable, "-m", "streamlit", "run", str(SERVER), *said]
 
 
 def free_port(port: int | None) -> int:
@@ -56,7 +73,15 @@ def free_port(port: int | None) -> int:
     raise ConfigError(f"port {tried[0]} is busy or not allowed; choose another with --port, or leave --port out")
 
 
-def serve(runs_root: Path, *, run_id: str | None, port: int | None, browser: bool, mask_pii: bool = False) -> None:
+def serve(
+    runs_root: Path,
+    *,
+    run_id: str | None,
+    port: int | None,
+    browser: bool,
+    mask_pii: bool = False,
+    hosts: Iterable[str] = (),
+) -> None:
     """Serve the dashboard until it is stopped with Ctrl-C, opening a browser where there is one.
 
     Args:
@@ -65,11 +90,12 @@ def serve(runs_root: Path, *, run_id: str | None, port: int | None, browser: boo
         port: None takes the first free one.
         browser: whether to open one.
         mask_pii: hide personal data in every session, so that no page can show them.
+        hosts: see `streamlit_command`.
     """
     port = free_port(port)
     url = f"http://{ADDRESS}:{port}/" + (f"map?run={run_id}" if run_id else "")
     environment = os.environ | {"CARTO_RUNS": str(Path(runs_root).absolute())} | ({SWITCH: "1"} if mask_pii else {})
-    with subprocess.Popen(streamlit_command(port), env=environment, stdout=subprocess.DEVNULL) as server:
+    with subprocess.Popen(streamlit_command(port, hosts=hosts), env=environment, stdout=subprocess.DEVNULL) as server:
         threading.Thread(target=_announce, args=(url, port, server), kwargs={"browser": browser}, daemon=True).start()
         try:
             server.wait()

@@ -25,6 +25,13 @@ PAGES = {
     "calibration": ("pages/calibration.py", "Calibration"),
     "evidence": ("pages/evidence.py", "Evidence"),
 }
+# What Plotly offers beside a chart: nothing that sends it anywhere.
+CHART = {"displayModeBar": False, "displaylogo": False, "showSendToCloud": False, "showEditInChartStudio": False}
+MAP_CHART = CHART | {
+    "displayModeBar": True,
+    "scrollZoom": False,
+    "modeBarButtonsToRemove": ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "resetScale2d", "toImage"],
+}
 # Outlines that are drawn on the map must not swallow the mouse, or no lasso could begin inside one.
 STYLE = """<style>
 .stPlotlyChart .selectionlayer path, .stPlotlyChart .outline-controllers, .stPlotlyChart .outline-controllers *

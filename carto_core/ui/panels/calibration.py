@@ -12,7 +12,7 @@ from carto_core.preview.effects import METRICS
 from carto_core.preview.estimate import CONFIDENCE
 from carto_core.store.reader import Run
 from carto_core.ui import cache
-from carto_core.ui.shell import go, scored_run, theme, told
+from carto_core.ui.shell import CHART, go, scored_run, theme, told
 
 WAITS = "Estimates are set beside measurements of the trained run: they wait for the end of the training."
 
@@ -74,7 +74,7 @@ def _charts(cases: list[dict[str, Any]]) -> None:
             figure,
             theme=None,
             key=f"calibration_{metric}",
-            config={"displayModeBar": False},
+            config=CHART,
             alt=f"{title}: estimated and measured, {len(some)} plans",
         )
 

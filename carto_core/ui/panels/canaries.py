@@ -11,9 +11,8 @@ from carto_core.audits import AUDITS
 from carto_core.plots.charts import points_figure, repeats_figure
 from carto_core.store.reader import Run
 from carto_core.ui import cache, texts
-from carto_core.ui.shell import theme
+from carto_core.ui.shell import CHART, theme
 
-CHART = {"displayModeBar": False}
 WAYS = {"beam": "beam search", "optimal": "optimal search", "discoverable": "100 samples"}
 
 

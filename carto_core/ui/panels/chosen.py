@@ -16,7 +16,7 @@ from carto_core.rules import describe
 from carto_core.store.reader import Run
 from carto_core.types import Int32, SampleTable, Selection
 from carto_core.ui import cache, state, texts
-from carto_core.ui.shell import theme
+from carto_core.ui.shell import CHART, theme
 from carto_core.workflows import light
 
 
@@ -128,6 +128,6 @@ def _trajectories(run: Run, table: SampleTable, ids: Int32) -> None:
         figure,
         theme=None,
         key="rail_trajectories",
-        config={"displayModeBar": False},
+        config=CHART,
         alt="Loss over training: median and 10 to 90 percent band of the selection and of the rest",
     )

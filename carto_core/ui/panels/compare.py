@@ -15,11 +15,10 @@ from carto_core.store.reader import Run
 from carto_core.store.rundir import list_runs, resolve_runs_root
 from carto_core.types import SampleTable
 from carto_core.ui import cache, state, texts
-from carto_core.ui.shell import go, scored_run, theme, told
+from carto_core.ui.shell import CHART, go, scored_run, theme, told
 from carto_core.workflows import light
 from carto_core.workflows.comparing import likeliest_other
 
-CHART = {"displayModeBar": False}
 MAX_CLOUD = 4000  # of more the cloud would look the same
 MAX_LISTED = 100
 SHOWN_ARROWS = 12

@@ -13,7 +13,7 @@ from carto_core.store.reader import Run, meta_of
 from carto_core.types import SampleTable
 from carto_core.ui import cache, texts
 from carto_core.ui.panels.table import HIDDEN, hidden
-from carto_core.ui.shell import theme
+from carto_core.ui.shell import CHART, theme
 
 
 def show(run: Run, table: SampleTable, sample_id: int) -> None:
@@ -76,7 +76,7 @@ def _trajectory(run: Run, sample_id: int) -> None:
         figure,
         theme=None,
         key="detail_trajectory",
-        config={"displayModeBar": False},
+        config=CHART,
         alt="Loss of this sample over training",
     )
 

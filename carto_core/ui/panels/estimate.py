@@ -18,7 +18,7 @@ from carto_core.store.rundir import resolve_runs_root
 from carto_core.types import Plan, SampleTable
 from carto_core.ui import cache, state
 from carto_core.ui.panels import working
-from carto_core.ui.shell import theme
+from carto_core.ui.shell import CHART, theme
 from carto_core.workflows import light, previewing
 
 BUDGETS = (0.01, 0.02, 0.05, 0.10, 0.20)
@@ -74,7 +74,7 @@ def tradeoff(run: Run, table: SampleTable, found: Estimate | None) -> None:
         tradeoff_figure(points, sweeps, y=METRICS[metric], percent=is_share(metric), theme=theme()),
         theme=None,
         key="tradeoff",
-        config={"displayModeBar": False},
+        config=CHART,
         on_select=lambda: _look(run),
         selection_mode="points",
         alt=f"{len(points)} plans by change of perplexity and {METRICS[metric]}",

@@ -16,7 +16,7 @@ from carto_core.preview.effects import mean_of, part_of_oracles, smallest_p
 from carto_core.scores import SCORES
 from carto_core.scores.agreement import MEASURES
 from carto_core.tasks import TASKS
-from carto_core.ui.shell import open_page, theme, told
+from carto_core.ui.shell import CHART, open_page, theme, told
 
 RESULTS = Path(__file__).parents[3] / "docs" / "results"
 COMMANDS = {
@@ -121,7 +121,7 @@ def _corpus(key: str, name: str, facts: dict[str, Any], lines: list[dict[str, An
             intervals_figure(known, x="difference in share", line=0.0, theme=theme(), percent=True),
             theme=None,
             key=f"evidence_{key}",
-            config={"displayModeBar": False},
+            config=CHART,
             alt=f"Difference in extraction between plan and random control on {name}, {len(known)} lines; the lowest is "
             f"{known[0].label} with {known[0].value:+.0%}",
         )

@@ -28,7 +28,7 @@ from carto_core.ui import cache, state
 from carto_core.ui.panels import chosen as selection_panel
 from carto_core.ui.panels import cleaning, estimate, groups, plans, quality, working
 from carto_core.ui.panels.chosen import Chosen
-from carto_core.ui.shell import go, scored_run, theme, told
+from carto_core.ui.shell import CHART, go, scored_run, theme, told
 from carto_core.workflows import light, lineage
 from carto_core.workflows.reporting import gather
 
@@ -229,7 +229,7 @@ def _result(run: Run, measured: dict[str, Any]) -> None:
                 figure,
                 theme=None,
                 key=f"arms_{metric}",
-                config={"displayModeBar": False},
+                config=CHART,
                 alt=f"{METRICS[metric]} of every retrain by arm",
             )
     st.markdown("**Effect of the plan**, paired over seeds, 95 % t intervals")

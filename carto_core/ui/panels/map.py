@@ -23,15 +23,10 @@ from carto_core.ui.panels import chosen as selection_panel
 from carto_core.ui.panels import quality as quality_panel
 from carto_core.ui.panels.chosen import Chosen
 from carto_core.ui.panels.table import hidden, pick_row
-from carto_core.ui.shell import go, scored_run, theme, told
+from carto_core.ui.shell import MAP_CHART, go, scored_run, theme, told
 from carto_core.workflows import light
 
 MAX_RINGS = 3000
-CONFIG = {
-    "displaylogo": False,
-    "scrollZoom": False,
-    "modeBarButtonsToRemove": ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "resetScale2d", "toImage"],
-}
 
 
 def page() -> None:
@@ -157,7 +152,7 @@ def _map(run: Run, table: SampleTable, cuts: Cuts, chosen: Chosen) -> None:
         key=state.chart_key(),
         on_select=state.take_outlines,
         selection_mode=("lasso", "box"),
-        config=CONFIG,
+        config=MAP_CHART,
         alt=describe_map(cuts, number),
     )
     st.markdown(f"**{selection_panel.status_line(chosen, table)}**")

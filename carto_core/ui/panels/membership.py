@@ -9,8 +9,7 @@ import streamlit as st
 from carto_core.audits import ATTACK_TITLES, AUDITS
 from carto_core.plots.charts import Bar, intervals_figure
 from carto_core.store.reader import Run
-from carto_core.ui.panels.canaries import CHART
-from carto_core.ui.shell import theme
+from carto_core.ui.shell import CHART, theme
 
 RATES = {"tpr_at_fpr_0.01": "TPR at 1 % FPR", "tpr_at_fpr_0.001": "TPR at 0.1 % FPR"}
 CHANCE = 0.5

@@ -16,7 +16,7 @@ from carto_core.store.reader import Run
 from carto_core.types import SampleTable
 from carto_core.ui import cache, state
 from carto_core.ui.panels import probing
-from carto_core.ui.shell import theme
+from carto_core.ui.shell import CHART, theme
 from carto_core.workflows import light
 
 CHANCE = 0.5
@@ -138,7 +138,7 @@ def _chart(qualities: dict[str, Quality], *, label: str, role: str, part: str) -
         intervals_figure(bars, x="AUC, 95 % interval", line=CHANCE, theme=theme()),
         theme=None,
         key="quality_chart",
-        config={"displayModeBar": False},
+        config=CHART,
         alt=f"AUC of {len(known)} scores against {LABELS[label].title.lower()}, {role} half, {_part_title(part).lower()}; "
         f"the highest is {SCORES[best].title} with {qualities[best].auc.value:.2f}",
     )

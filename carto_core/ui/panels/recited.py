@@ -10,8 +10,8 @@ from carto_core.audits import AUDITS
 from carto_core.plots.charts import repeats_figure
 from carto_core.store.reader import Run
 from carto_core.ui import texts
-from carto_core.ui.panels.canaries import CHART, said_share
-from carto_core.ui.shell import theme
+from carto_core.ui.panels.canaries import said_share
+from carto_core.ui.shell import CHART, theme
 
 LONGEST = 50
 
