@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo app test check oracles bench check-fresh
+.PHONY: demo app test check oracles audit bench check-fresh
 
 demo: $(VENV)/.installed ## set up, train on the bundled corpus, open the dashboard
 	$(PY) -m carto_core demo $(ARGS)
@@ -23,6 +23,9 @@ test: check ## everything that CI runs
 oracles: $(VENV)/oracles/.installed ## compare our formulas with other people's programs
 	CARTO_ORACLES=required PYTHONPATH=$(VENV)/oracles $(PY) -m pytest tests/oracles $(ARGS)
 
+audit: $(VENV)/audit/.installed ## ask whether a package that we install has a known vulnerability
+	$(PY) .ci/audit_dependencies.py $(VENV)/audit/bin/pip-audit "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+
 bench: $(VENV)/.installed-dev ## print every figure of the README anew
 	$(PY) -m benchmarks.run_all
 
@@ -40,6 +43,11 @@ $(VENV)/.installed-dev: requirements-dev.txt requirements.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@ $(VENV)/.installed
+
+$(VENV)/audit/.installed: | $(VENV)/.installed-dev
+	$(PY) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.10,<3'
+	touch $@
 
 $(VENV)/oracles/.installed: requirements-oracles.txt | $(VENV)/.installed-dev
 	rm -rf $(VENV)/oracles

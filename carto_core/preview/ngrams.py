@@ -100,7 +100,9 @@ class NGrams:
     @classmethod
     def load(cls, folder: Path, *, vocab_size: int) -> NGrams:
         """Return what `save` wrote, mapped into memory and not read. Raises OSError, EOFError or ValueError if damaged."""
-        indptr, indices, data, grams, contexts = (np.load(folder / f"{n}.npy", mmap_mode="r") for n in FILES)
+        indptr, indices, data, grams, contexts = (
+            np.load(folder / f"{n}.npy", mmap_mode="r", allow_pickle=False) for n in FILES
+        )
         num_columns = int(max(grams.max(), contexts.max())) + 1
         counts = sparse.csr_array((data, indices, indptr), shape=(len(indptr) - 1, num_columns))
         return cls(counts, grams, contexts, vocab_size)

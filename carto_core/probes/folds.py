@@ -100,7 +100,7 @@ def _all_folds(probing: Probing) -> Folds:
         stage="training fold models",
         progress=probing.progress,
     )
-    found = [np.load(path) for path in paths]
+    found = [np.load(path, allow_pickle=False) for path in paths]
     return Folds(
         trained_on=np.stack([f["trained_on"] for f in found]),
         losses=np.stack([f["losses"] for f in found]),

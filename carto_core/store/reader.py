@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from carto_core.errors import RunCorrupt, RunNotSealed
+from carto_core.store import schema
 from carto_core.store.rundir import RunDir, find_run, read_manifest, run_status
 from carto_core.store.writer import part_name, read_part_manifest
 from carto_core.types import Float32, Int32, SnapshotKind
@@ -84,8 +85,12 @@ class Run:
             return con.execute(sql, list(parameters)).df()
 
     def samples(self, columns: str = "*") -> pd.DataFrame:
-        """Return `samples` in order of sample_id; `canary_id` is nullable Int32, `meta` a JSON text."""
-        frame = self.query(f"select {columns} from samples order by sample_id")
+        """Return `samples` in order of sample_id; `canary_id` is nullable Int32, `meta` a JSON text.
+
+        Raises:
+            UnknownNameError: `columns` names one that there is not.
+        """
+        frame = self.query(f"select {schema.listed_columns(columns)} from samples order by sample_id")
         if "canary_id" in frame:
             frame["canary_id"] = frame["canary_id"].astype("Int32")
         return frame
@@ -206,17 +211,14 @@ class Run:
             return
         with duckdb.connect() as con:
             for name in ("samples", "validation", "canaries"):
-                con.execute(f"create view {name} as select * from read_parquet('{_quoted(self.files.table(name))}')")
-            paths = ", ".join(f"'{_quoted(p)}'" for p in self.part_paths())
-            empty = "select 0::INTEGER sample_id, 0::SMALLINT snapshot, 0::FLOAT loss where false"
-            con.execute(f"create view losses as {f'select * from read_parquet([{paths}])' if paths else empty}")
+                con.read_parquet(str(self.files.table(name))).create_view(name)
+            if paths := [str(path) for path in self.part_paths()]:
+                con.read_parquet(paths).create_view("losses")
+            else:
+                con.from_arrow(schema.PART.empty_table()).create_view("losses")
             yield con
 
 
 def meta_of(row_meta: str | None) -> dict[str, Any]:
     """Return one sample's `meta` as a dict; absent is empty."""
     return json.loads(row_meta) if row_meta else {}
-
-
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")

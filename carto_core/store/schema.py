@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from carto_core.errors import UnknownNameError
+
 SAMPLES = pa.schema(
     [
         ("sample_id", pa.int32()),
@@ -55,3 +57,21 @@ PLAN = pa.schema(
         ("reason", pa.string()),
     ]
 )
+
+
+def listed_columns(names: str) -> str:
+    """Return a list of columns of `samples` as SQL, each looked up and quoted; `*` stays.
+
+    Args:
+        names: with commas between.
+
+    Raises:
+        UnknownNameError: there is no such column.
+    """
+    if names == "*":
+        return names
+    wanted = [name.strip() for name in names.split(",")]
+    for name in wanted:
+        if name not in SAMPLES.names:
+            raise UnknownNameError.of("column", name, SAMPLES.names)
+    return ", ".join(f'"{name}"' for name in wanted)

@@ -32,7 +32,7 @@ def seal(run: RunDir, meta: Mapping[str, str | None]) -> None:
     snapshots = live.snapshots()
     with replacing(run.database) as temporary, duckdb.connect(str(temporary)) as con:
         for name in ("samples", "validation", "canaries"):
-            con.execute(f"create table {name} as select * from read_parquet(?)", [str(run.table(name))])
+            con.read_parquet(str(run.table(name))).create(name)
         con.execute("alter table samples alter meta type JSON")
         rows = pa.Table.from_pandas(snapshots, schema=schema.SNAPSHOTS, preserve_index=False)  # noqa: F841 (scanned by name)
         con.execute("create table snapshots as select * from rows")
