@@ -15,12 +15,12 @@ from pathlib import Path
 from carto_core.errors import ConfigError
 from carto_core.masking import SWITCH
 
-SERVER = Path(__file__).parents[2] / "server.py"
+SERVER = Path(__file__).with_name("server.py")
 FIRST_PORT = 8501
 PORTS_TO_TRY = 10
 ADDRESS = "127.0.0.1"
 HOSTS = (ADDRESS, "localhost")  # under any other name, a page elsewhere could have made a browser look here
-# .streamlit/config.toml says the same for who starts `streamlit run server.py` from the project's folder.
+# .streamlit/config.toml says the same for who starts `streamlit run carto_core/ui/server.py` from the project's folder.
 FLAGS = {
     "server.headless": "true",
     "server.fileWatcherType": "none",
