@@ -29,6 +29,7 @@ class Trained:
         steps: optimizer steps taken.
         tokens: predicted tokens trained on, repeats counted.
         measure_s: seconds of the training that went into snapshots and checkpoints.
+        earlier_s: seconds that it took before it was resumed, the last time; 0 where it went through.
     """
 
     model: torch.nn.Module
@@ -36,6 +37,7 @@ class Trained:
     steps: int
     tokens: int
     measure_s: float
+    earlier_s: float
 
 
 def train(
@@ -69,7 +71,7 @@ def train(
         session.resume(checkpoints)
     session.run(recorder, checkpoints, progress)
     session.model.eval()
-    return Trained(session.model, session.device, session.steps, session.tokens, session.measure_s)
+    return Trained(session.model, session.device, session.steps, session.tokens, session.measure_s, session.wall_before)
 
 
 class _Session:

@@ -5,8 +5,10 @@ Knows files and processes; knows nothing of DuckDB, torch or Streamlit.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import platform
 import re
 import secrets
 from collections.abc import Iterator
@@ -189,6 +191,12 @@ def run_status(run: RunDir) -> str:
 def this_process() -> dict[str, Any]:
     """Return the two facts that identify this process for good: pid and start time (a pid alone is reused)."""
     return {"pid": os.getpid(), "pid_start": psutil.Process().create_time()}
+
+
+def this_machine() -> str:
+    """Return a short mark of this machine, from which its name cannot be read: what was timed elsewhere says little here."""
+    facts = f"{platform.node()} {platform.machine()} {os.cpu_count()}"
+    return hashlib.sha256(facts.encode()).hexdigest()[:12]
 
 
 def is_process(pid: int | None, start: float | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import streamlit as st
 
 from carto_core.compare import Comparison, WhichCuts
+from carto_core.config import CorpusConfig
 from carto_core.masking import mask_beginning
 from carto_core.preview.estimate import Estimator
 from carto_core.quadrants import Cuts
@@ -21,6 +23,7 @@ from carto_core.store.reader import Run, meta_of, open_run
 from carto_core.types import Float32, SampleTable
 from carto_core.workflows import light, previewing
 from carto_core.workflows.comparing import compare_runs, roles_shown
+from carto_core.workflows.starting import CorpusFacts, inspect_corpus
 
 SNIPPET = 140  # characters
 BAND_SAMPLES = 20_000  # a band of more would look the same
@@ -115,6 +118,23 @@ def tokens_of(run: Run, *, sample_id: int | None = None, canary_id: int | None =
     wanted = [("sample_id", "==", sample_id)] if sample_id is not None else [("canary_id", "==", canary_id)]
     rows = pq.read_table(path, filters=wanted).to_pylist()
     return rows[0] if rows else None
+
+
+def corpus_facts(corpus: CorpusConfig) -> CorpusFacts:
+    """Return what a corpus holds, as long as its files stay as they are.
+
+    Raises:
+        CorpusError: see `inspect_corpus`.
+    """
+    path, stamps = Path(corpus.path), []
+    with suppress(OSError):  # reading it says what is wrong
+        stamps = [_stamp(file) for file in ([path, *sorted(path.iterdir())] if path.is_dir() else [path])]
+    return _corpus_facts(corpus, tuple(stamps))
+
+
+@st.cache_data(max_entries=8, show_spinner="Reading the corpus ...")
+def _corpus_facts(corpus: CorpusConfig, stamps: tuple[int, ...]) -> CorpusFacts:
+    return inspect_corpus(corpus)
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading the run ...")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import streamlit as st
 
 from carto_core.errors import CartoError
@@ -48,6 +50,16 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def moment(created: str) -> str:
+    """Return when something began, in the time of this place, with the date where it was another day."""
+    try:
+        began = datetime.fromisoformat(created).astimezone()
+    except ValueError:
+        return created
+    is_today = began.date() == datetime.now().astimezone().date()
+    return f"{began:%H:%M}" if is_today else f"{began:%Y-%m-%d %H:%M}"
 
 
 def _stage(run: Run) -> tuple:

@@ -30,7 +30,16 @@ from carto_core.probes import CHEAP, DEFAULT_MODELS, PROBES, UNDER_A_PLAN
 from carto_core.probes.probing import Probing
 from carto_core.scores import SCORES
 from carto_core.store.reader import Run
-from carto_core.store.rundir import RunDir, create_run, now, read_manifest, run_status, this_process, update_manifest
+from carto_core.store.rundir import (
+    RunDir,
+    create_run,
+    now,
+    read_manifest,
+    run_status,
+    this_machine,
+    this_process,
+    update_manifest,
+)
 from carto_core.store.sealed import seal
 from carto_core.store.writer import PartWriter, write_table
 from carto_core.tasks import TASKS
@@ -264,7 +273,7 @@ def _train_and_seal(run: RunDir, config: RunConfig, progress: ProgressFile) -> N
         device=str(trained.device),
         steps=trained.steps,
         tokens=trained.tokens,
-        train_s=time.perf_counter() - started,
+        train_s=trained.earlier_s + time.perf_counter() - started,
         measure_s=trained.measure_s,
     )
     seal(
@@ -292,6 +301,7 @@ def _first_manifest(run_id: str, config: RunConfig, facts: dict[str, Any]) -> di
         "num_snapshots": 0,
         "error": None,
         "config": config.to_dict(),
+        "machine": this_machine(),
         **facts,
         **this_process(),
     }

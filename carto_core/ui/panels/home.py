@@ -1,4 +1,4 @@
-"""The home page: the runs, how they stand, what to do next."""
+"""The home page: start a run, the jobs at work, the runs and how they stand, what to do next."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import streamlit as st
 
 from carto_core import jobs
 from carto_core.store.reader import Run
-from carto_core.store.rundir import last_progress, list_runs, resolve_runs_root
-from carto_core.ui import state
-from carto_core.ui.panels import working
+from carto_core.store.rundir import disk_use, list_runs, resolve_runs_root
+from carto_core.ui import live, state
+from carto_core.ui.panels import joblist, training, working
+from carto_core.ui.panels.chosen import literal
 from carto_core.ui.shell import open_page, told
-from carto_core.workflows import light
+from carto_core.workflows import doctor, housekeeping, light
 from carto_core.workflows.demo import DEMO_RUN
+
+SIGNS = {"ok": "✓", "warn": "⚠", "bad": "✗"}
 
 
 def page() -> None:
@@ -25,26 +28,29 @@ def page() -> None:
         "and to perplexity when you change them."
     )
     with told():
-        runs = [Run(files) for files in list_runs()]
-        _demo_job(runs)
+        root = resolve_runs_root().absolute()
+        runs = [Run(files) for files in list_runs(root)]
         if not runs:
-            _first_steps()
-        for run in runs:
-            _card(run)
+            _first_steps(root)
+        joblist.listing(root)
+        training.panel(root)
         if runs:
-            with st.expander("Train another run"):
-                _commands()
+            st.subheader("Runs")
+        for run in runs:
+            with st.container(border=True), told():
+                _card(run)
+        _doctor(root)
 
 
-def _first_steps() -> None:
+def _first_steps(root: Path) -> None:
     st.subheader("There is no run yet")
     st.markdown(
         "1. **Train the bundled corpus** with the button: a few minutes on one core.\n"
         "2. Open **Map** and lasso what looks memorized.\n"
         "3. Open **Intervene**, measure what removing it does, download the list."
     )
-    if st.button("Train the bundled demo", type="primary"):
-        root = resolve_runs_root().absolute()
+    is_busy = any(jobs.is_active(job) for job in jobs.list_jobs(root))
+    if st.button("Train the bundled demo", type="primary", disabled=is_busy):
         jobs.launch(
             ["demo", "--no-open"],
             kind="demo",
@@ -54,52 +60,42 @@ def _first_steps() -> None:
             result=root / DEMO_RUN / "audits" / "tokens.json",
         )
         st.rerun()
-    _commands()
-
-
-def _commands() -> None:
-    st.markdown("Your own corpus (JSONL, Parquet, CSV or plain text), from a shell:")
-    st.code(
-        "python -m carto_core train --corpus my-corpus.jsonl --text-column text --out data/runs/first\n"
-        "python -m carto_core audit first",
-        language="bash",
-    )
-
-
-def _demo_job(runs: list[Run]) -> None:
-    job = working.newest(DEMO_RUN, "demo")
-    if job is not None and jobs.is_active(job):
-        working.watch(job)
-    elif not any(run.run_id == DEMO_RUN and run.status == "complete" for run in runs):
-        working.tell_failure(job)
 
 
 def _card(run: Run) -> None:
+    name, size = st.columns([8, 2], vertical_alignment="center")
+    name.markdown(f"#### {literal(run.run_id)}")
+    size.caption(f"{disk_use(run.files.path) / 1e6:,.1f} MB on disk")
+    try:
+        _facts(run)
+    finally:
+        _manage(run)  # also where its manifest cannot be read: it can still be deleted
+
+
+def _facts(run: Run) -> None:
     manifest, status = run.manifest, run.status
-    with st.container(border=True):
-        first, second, third, fourth = st.columns([4, 2, 2, 2])
-        first.subheader(run.run_id)
-        first.caption(
-            f"{manifest['config']['model']['task']} on {Path(manifest['config']['corpus']['path']).name}, {manifest['created']}"
-        )
-        second.metric("State", status)
-        third.metric("Samples", f"{manifest['num_samples']:,}")
-        fourth.metric("On disk", _size(run.files.path))
-        st.markdown(_what_next(run, status))
-        if run.is_sealed and st.button(
-            "Open its map", key=f"open_{run.run_id}", type="primary" if run.run_id == state.get().run else "secondary"
-        ):
+    corpus = Path(manifest["config"]["corpus"]["path"]).name
+    st.caption(
+        f"**{status}** · {manifest['num_samples']:,} samples · {literal(manifest['config']['model']['task'])} on "
+        f"{literal(corpus)} · begun {literal(live.moment(str(manifest['created'])))}"
+    )
+    st.markdown(_what_next(run, status))
+    working.resume(run)
+    if not light.is_live(run) or light.snapshots_so_far(run)[0] >= light.MIN_LIVE:
+        label = "Open its map so far" if light.is_live(run) else "Open its map"
+        kind = "primary" if run.run_id == state.get().run and status == "complete" else "secondary"
+        if st.button(label, key=f"open_{run.run_id}", type=kind):
             state.put(run=run.run_id)
             st.switch_page("pages/map.py")
 
 
 def _what_next(run: Run, status: str) -> str:
     if status == "running":
-        line = last_progress(run.files.progress) or {"stage": "starting", "done": 0, "total": 1}
-        return f"Training: {line['stage']} {float(line['done']) / max(float(line['total']), 1e-9):.0%}. Reload to see more."
+        return "It is being trained; its map grows as snapshots come."
+    if status == "failed":
+        return f"The training failed: {literal(str(run.manifest.get('error')))}."
     if status != "complete":
-        error = run.manifest.get("error") or "its process ended without a word"
-        return f"It is {status}: {error}. Continue: `python -m carto_core train --resume --out {run.files.path}`"
+        return f"The training was {status}; what it had finished is kept."
     if light.read_audit(run, "extraction") is None:
         return "Next: run the audits on the **Audit** page."
     if "twin" in light.missing_probes(run):
@@ -109,6 +105,66 @@ def _what_next(run: Run, status: str) -> str:
     return "Next: lasso a hotspot on the **Map**, then **Intervene**."
 
 
-def _size(folder: Path) -> str:
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return f"{size / 1e6:.1f} MB"
+def _manage(run: Run) -> None:
+    """Draw rename and delete, each behind a click."""
+    with st.container(horizontal=True):
+        with st.popover("Rename …", key=f"rename_{run.run_id}", on_change="rerun") as box:
+            if box.open:
+                _rename(run)
+        with st.popover("Delete …", key=f"delete_{run.run_id}", on_change="rerun") as box:
+            if box.open:
+                _delete(run)
+
+
+def _rename(run: Run) -> None:
+    new = st.text_input("New name", run.run_id, key=f"new_name_{run.run_id}", live=True)
+    if st.button("Rename", key=f"do_rename_{run.run_id}", disabled=new.strip() == run.run_id):
+        with told():
+            renamed = housekeeping.rename_run(run, new)
+            if state.get().run == run.run_id:
+                state.put(run=renamed.run_id)
+            st.rerun()
+
+
+def _delete(run: Run) -> None:
+    if why := housekeeping.in_use(run.files):
+        st.info(f"It cannot be deleted now: {literal(why)}.")
+        return
+    held = housekeeping.holdings(run)
+    st.markdown(
+        f"A link; its files in {literal(held.link_to)} stay."
+        if held.link_to
+        else f"**{held.num_bytes / 1e6:,.1f} MB** go for good, with {held.num_plans} plans, {held.num_measured} "
+        f"measurements and {held.num_selections} saved selections."
+    )
+    if held.retrains:
+        st.markdown(f"Its retrains stay: {literal(', '.join(held.retrains))}. They lose what they are compared with.")
+    typed = st.text_input("Type its name to delete it", key=f"typed_{run.run_id}", live=True)
+    if st.button("Delete it", key=f"do_delete_{run.run_id}", type="primary", disabled=typed != run.run_id):
+        with told():
+            housekeeping.delete_run(run)
+            st.rerun()
+
+
+def _doctor(root: Path) -> None:
+    with st.expander("Doctor: installation, device, disk, every run"):
+        if st.button("Check everything", help="Takes some seconds."):
+            with st.spinner("Looking …"):
+                state.remember("doctor", doctor.examine(root))
+        found = state.recall("doctor")
+        if found is None:
+            return
+        checks = sorted(found["checks"], key=lambda check: "bwo".index(check["state"][0]))
+        bad = sum(check["state"] != "ok" for check in checks)
+        st.markdown(f"**{bad} of {len(checks)} need a look.**" if bad else f"**All {len(checks)} are in order.**")
+        rows = [
+            {
+                "": SIGNS[c["state"]],
+                "what": f"{c['section']}: {c['name']}",
+                "found": c["found"],
+                "what to do": c["mend"],
+            }
+            for c in checks
+        ]
+        widths = {"": st.column_config.TextColumn(width=30), "found": st.column_config.TextColumn(width="large")}
+        st.dataframe(rows, hide_index=True, column_config=widths)
