@@ -166,3 +166,11 @@ def test_resampling_in_blocks_is_resampling_all_the_same(monkeypatch):
 
     assert cut.auc.value == whole.auc.value
     assert (cut.auc.low, cut.auc.high) == pytest.approx((whole.auc.low, whole.auc.high), abs=0.01)
+
+
+def test_without_members_everything_is_unknown():
+    found = roc(np.array([1.0, 2.0]), np.zeros(2, bool), seed=0, targets=(0.5,))
+
+    assert np.isnan(found.auc).all()
+    assert np.isnan(found.tpr[0.5]).all()
+    assert (list(found.tpr), found.num_members, found.num_nonmembers) == ([0.5], 0, 2)

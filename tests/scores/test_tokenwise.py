@@ -99,3 +99,9 @@ def test_results_are_float32_and_sums_float64():
 
     assert {min_k(values, offsets).dtype, recitation(values, offsets).dtype} == {np.dtype(np.float32)}
     assert lowest_mean(values, offsets, 1.0).dtype == np.float64
+
+
+@pytest.mark.parametrize("share", [0, -0.2, 1.1])
+def test_a_share_of_the_tokens_is_above_0_and_at_most_1(share):
+    with pytest.raises(AssertionError):
+        min_k(*flat([-1, -2]), share)

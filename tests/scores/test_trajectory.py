@@ -246,7 +246,8 @@ def test_an_absolute_threshold_is_taken_as_it_is():
 
 
 @pytest.mark.parametrize(
-    ("share", "num_snapshots", "expected"), [(0.2, 24, 5), (0.2, 25, 5), (0.07, 100, 7), (1, 3, 3), (0.01, 3, 1)]
+    ("share", "num_snapshots", "expected"),
+    [(0.2, 24, 5), (0.2, 25, 5), (0.2, 21, 5), (0.07, 100, 7), (1, 3, 3), (0.01, 3, 1)],
 )
 def test_burn_in_is_rounded_up_and_no_further(share, num_snapshots, expected):
     assert trajectory.burn_in_length(share, num_snapshots) == expected
@@ -290,3 +291,11 @@ def test_a_threshold_or_mean_for_each_snapshot_is_needed():
     ):
         with pytest.raises(ValueError, match="zip"):
             formula(losses, **settings)
+
+
+def test_exactly_half_of_the_running_mean_is_not_skipped():
+    losses = columns([2], [6])  # their mean is 4
+
+    np.testing.assert_array_equal(
+        trajectory.skip_count(losses, mean_losses=trajectory.mean_losses(losses)), np.float32([0, 0])
+    )

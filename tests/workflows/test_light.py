@@ -419,3 +419,28 @@ def test_the_policy_warns_of_samples_that_the_natural_audit_extracted(run):
 def test_an_audit_that_was_not_run_is_no_audit(run):
     assert light.read_audit(run, "natural") is None
     assert light.extracted_samples(run) == set()
+
+
+def sealed_bits(run):
+    """What scoring leaves behind, bit for bit: the parquet file, every column of the sealed table, and what `meta` says."""
+    table = run.query("select * from scores order by sample_id")
+    columns = {
+        name: values.to_numpy().tolist() if name == "quadrant" else values.to_numpy().tobytes()
+        for name, values in table.items()
+    }
+    return run.files.table("scores").read_bytes(), columns, run.meta()
+
+
+@pytest.mark.parametrize("probes", [False, True])
+def test_scoring_twice_leaves_the_same_bits_whatever_was_scored_between(tmp_path, probes):
+    run = make_run(tmp_path / "again", probes=probes)
+    first = sealed_bits(run)
+
+    light.score(run, ScoreConfig())
+    second = sealed_bits(run)
+    light.score(run, ScoreConfig(burn_in=0.5, eps=0.3, y="difficulty", cut_x=40))
+    between = sealed_bits(run)
+    light.score(run, ScoreConfig())
+
+    assert first == second == sealed_bits(run)
+    assert all(one != other for one, other in zip(first, between, strict=True))
