@@ -291,6 +291,13 @@ def test_a_refused_plan_says_what_would_do(kwargs, message):
     assert str(refused.value) == message
 
 
+def test_a_plan_of_everything_and_one_of_nothing_say_what_would_do():
+    with pytest.raises(PlanError, match=r"^the plan would prune every sample; leave some to train on$"):
+        make(*range(6), action="prune")
+    with pytest.raises(PlanError, match=r"^the selection is empty: choose at least one sample to plan for$"):
+        make(action="prune")
+
+
 def test_a_factor_that_is_1_in_float32_changes_nothing_and_is_refused():
     with pytest.raises(PlanError):
         make(2, action="reweight", factor=1 + 1e-9)

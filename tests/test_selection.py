@@ -1,5 +1,6 @@
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -303,6 +304,8 @@ def test_both_ends_of_a_range_belong_to_it():
     assert ids({"type": "range", "score": "difficulty", "low": 2, "high": 4}) == [2, 3, 4]
     assert ids({"type": "range", "score": "difficulty", "low": 8, "high": None}) == [8, 9]
     assert ids({"type": "range", "score": "difficulty", "low": None, "high": 0}) == [0]
+    assert ids({"type": "range", "score": "difficulty", "low": 3, "high": 3}) == [3]
+    assert ids({"type": "range", "score": "difficulty", "low": 9, "high": sys.float_info.max}) == [9]
 
 
 def test_an_unknown_score_is_in_no_range():

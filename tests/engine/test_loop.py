@@ -181,12 +181,15 @@ def test_a_plan_that_prunes_everything_is_refused():
 @pytest.mark.parametrize("model", ["lstm", "gpt"])
 def test_where_a_batch_is_the_whole_epoch_pruning_is_a_weight_of_0(model):
     task, kept = some_task(model=model), np.array([1, 0, 1, 0, 0] + [1] * 13, np.int32)
-    whole = dataclasses.replace(CONFIG, batch_size=18, epochs=6)
+    weights = np.linspace(0.5, 2, 18, dtype=np.float32)
+    whole = dataclasses.replace(CONFIG, batch_size=18, epochs=6, clip=1e9)
 
-    pruned, weightless = run(task, whole, repeats=kept), run(task, whole, weights=kept.astype(np.float32))
+    pruned, weightless = run(task, whole, repeats=kept, weights=weights), run(task, whole, weights=weights * kept)
 
     assert pruned[1].steps == weightless[1].steps == 6
     np.testing.assert_allclose(pruned[0].of("after"), weightless[0].of("after"), atol=1e-5)
+    for one, other in zip(pruned[1].model.parameters(), weightless[1].model.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-6)  # what Adam's scaling would hide
 
 
 def test_a_weight_of_0_takes_a_place_in_its_batch_and_pruning_frees_it():
@@ -198,8 +201,10 @@ def test_a_weight_of_0_takes_a_place_in_its_batch_and_pruning_frees_it():
 
 
 def test_a_batch_without_weight_counts_as_a_step_and_moves_nothing():
-    seen, trained = run(weights=np.zeros(18, np.float32))
-    untrained = train(some_task(), CONFIG, steps=0)
+    decaying = dataclasses.replace(CONFIG, weight_decay=0.5)
+
+    seen, trained = run(config=decaying, weights=np.zeros(18, np.float32))
+    untrained = train(some_task(), decaying, steps=0)
 
     assert trained.steps == 15
     assert all(torch.equal(a, b) for a, b in zip(trained.model.parameters(), untrained.model.parameters(), strict=True))
