@@ -6,11 +6,15 @@ Where stacking parameters is not faster (on one CPU core it was 0.9 times), this
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +65,12 @@ def run_side_by_side(
         return
     others = set(multiprocessing.active_children())
     # spawn: a forked child would inherit torch's thread pool in a state that may hang
-    pool = ProcessPoolExecutor(min(workers, len(missing)), mp_context=multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(
+        min(workers, len(missing)), mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
+    )
     try:
-        waiting = [pool.submit(function, *piece, path) for path, piece in missing.items()]
+        with _deaf_to_ctrl_c():
+            waiting = [pool.submit(function, *piece, path) for path, piece in missing.items()]
         _watch(waiting, list(missing), stage, progress)
     except BrokenProcessPool:
         raise RunError(
@@ -78,6 +85,34 @@ def run_side_by_side(
         pool.shutdown(cancel_futures=True)  # its own thread waits for the processes: two that wait lose one's end
         for path in missing:  # of pieces that did not come to their end
             _progress_path(path).unlink(missing_ok=True)
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Let processes that are started meanwhile never hear Ctrl-C, which a terminal sends to them too: the parent ends them.
+
+    A signal that comes meanwhile waits.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent() -> None:
+    """Let a process of the pool end when its parent does, however that ends.
+
+    Nobody would take its results any more, and it would train on beside whoever starts the same again.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _exit_after(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
 
 
 class Told:

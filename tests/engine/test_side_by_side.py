@@ -1,6 +1,10 @@
 import multiprocessing
 import os
+import signal
+import subprocess
+import sys
 import time
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -74,6 +78,58 @@ def test_to_cancel_leaves_no_half_told_progress(tmp_path):
         run(tell_and_sleep, tmp_path, progress=cancel)
 
     assert list(tmp_path.iterdir()) == []
+
+
+def tell_pid_and_sleep(text, path):
+    path.with_suffix(".pid").write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+def run_and_wait(root):
+    run(tell_pid_and_sleep, root)
+
+
+def pids(root, count):
+    deadline = time.monotonic() + 60
+    while len(found := [int(text) for p in root.glob("*.pid") if (text := p.read_text())]) < count:
+        assert time.monotonic() < deadline, "the processes did not start"
+        time.sleep(0.05)
+    return found
+
+
+@pytest.fixture
+def parent(tmp_path):
+    """A process of its own group whose two children sleep, and their pids."""
+    code = "import sys, pathlib\nfrom tests.engine.test_side_by_side import run_and_wait\nrun_and_wait(pathlib.Path(sys.argv[1]))"
+    process = subprocess.Popen([sys.executable, "-c", code, tmp_path], stderr=subprocess.PIPE, start_new_session=True)
+    yield process, pids(tmp_path, 2)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+
+
+def test_to_kill_the_parent_leaves_no_process(parent):
+    process, children = parent
+
+    process.kill()
+    process.wait()
+
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in children if psutil.pid_exists(pid)], timeout=20)
+    assert not alive
+
+
+def test_ctrl_c_is_the_parents_alone(parent):
+    process, children = parent
+
+    for pid in children:
+        os.kill(pid, signal.SIGINT)
+
+    time.sleep(0.5)
+    assert all(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in children)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.stderr.read().decode()
+    assert said.count("Traceback") == said.count("KeyboardInterrupt\n") == 1, said
 
 
 def manifest(device, threads):
