@@ -151,7 +151,9 @@ def export_list(
     out: str | Path,
     without_canaries: bool = False,
 ) -> Path:
-    """Write the intervention list, the affected rows only, and `FILE.manifest.json` beside it.
+    """Write the intervention list, the affected rows only, and then `FILE.manifest.json` beside it.
+
+    So a list that has a manifest is the one that it speaks of, whenever the process dies.
 
     Args:
         run: the base run.
@@ -169,9 +171,12 @@ def export_list(
         raise PlanError(f"unknown format {file_format!r}; choose one of: {', '.join(EXPORTS)}")
     rows = intervention_rows(run, plan, table, without_canaries=without_canaries)
     path = Path(out)
+    manifest = path.with_name(path.name + ".manifest.json")
     with replacing(path) as temporary:
         EXPORTS[file_format](rows, temporary)
-    write_json(path.with_name(path.name + ".manifest.json"), _manifest(run, facts, rows, path))
+        about = _manifest(run, facts, rows, temporary)
+        manifest.unlink(missing_ok=True)  # one that stands there speaks of another list
+    write_json(manifest, about)
     return path
 
 

@@ -47,6 +47,23 @@ def write_list(run, table, out, *, plan=None, file_format="parquet", **kwargs):
     return export_list(run, stored, facts, table=table, file_format=file_format, out=out, **kwargs)
 
 
+def test_a_list_never_stands_beside_the_manifest_of_another(run, table, tmp_path, monkeypatch):
+    out = tmp_path / "list.parquet"
+    write_list(run, table, out)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    other = plan_for(table, [7], action="upsample")
+    folder = write_plan(run, other, table)
+    monkeypatch.setattr("carto_core.export.write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        export_list(run, *read_plan(folder, table), table=table, file_format="parquet", out=out)
+
+    assert pd.read_parquet(out)["sample_id"].tolist() == [7]
+    assert [path.name for path in tmp_path.glob("list*")] == ["list.parquet"]
+
+
 def test_a_plan_comes_back_as_it_was_written(run, table):
     plan = plan_for(table, [3, 5], action="reweight", factor=0.3)
 
