@@ -161,6 +161,7 @@ def score(run: Run, config: ScoreConfig) -> dict[str, Any]:
         if name is not None and name not in SCORES:
             raise UnknownNameError.of("score", name, SCORES)
     kind, losses = _losses_to_score(run)
+    probed = [name for name in PROBES if (run.files.probes / f"{name}.parquet").is_file()]
     computed = compute_scores(_inputs(run, losses), config)
     unknown = Cuts(config.x, LITERAL, math.nan, math.nan)
     recommendation = recommended(run, table=_table(run, computed.scores, unknown))
@@ -170,7 +171,7 @@ def score(run: Run, config: ScoreConfig) -> dict[str, Any]:
     labels = cuts.assign(computed.scores)
     meta = _score_meta(config, computed, kind=kind, cuts=cuts)
     replace_scores(run.files, _scores_table(computed.scores, labels), meta)
-    update_manifest(run.files, scores=config.to_dict())
+    update_manifest(run.files, scores=config.to_dict(), scored_probes=probed)
     x, y = SCORES[cuts.x], SCORES[cuts.y]
     return {
         "run": run.run_id,
@@ -253,9 +254,8 @@ def _definition(run: Run, name: str) -> dict[str, Any]:
 
 def missing_probes(run: Run) -> list[str]:
     """Return the probes whose columns the scores do not hold: never run, or stopped before the run was scored anew."""
-    scored = run.files.database.stat().st_mtime_ns
-    paths = {name: run.files.probes / f"{name}.parquet" for name in PROBES}
-    return [name for name, path in paths.items() if not path.is_file() or path.stat().st_mtime_ns > scored]
+    held = run.manifest.get("scored_probes", PROBES)  # a run that was scored before this was noted holds what is there
+    return [name for name in PROBES if name not in held or not (run.files.probes / f"{name}.parquet").is_file()]
 
 
 def fold_facts(run: Run) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from carto_core.probes.probing import Probing
 from carto_core.store.folds import accuracy_gap, held_out_gap, read_folds, split_half_reliability
 from carto_core.store.probes import write_probe
 from carto_core.store.reader import Run
-from carto_core.store.rundir import write_json
+from carto_core.store.rundir import update_manifest, write_json
 from carto_core.workflows import light
 from carto_core.workflows.progress import ProgressFile, device_slot, stoppable
 
@@ -85,6 +85,8 @@ def fill(run: Run, name: str, probing: Probing) -> list[str]:
     """Run one probe of a sealed run and write its columns, whose names are returned; the run is not scored anew."""
     module, function = PROBES[name].function.split(":")
     columns = getattr(importlib.import_module(module), function)(probing)
+    held = run.manifest.get("scored_probes", PROBES)
+    update_manifest(run.files, scored_probes=[other for other in held if other != name])  # until it is scored anew
     write_probe(run.files, name, columns)
     return list(columns)
 

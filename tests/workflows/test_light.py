@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -262,6 +263,20 @@ def test_a_probe_is_missing_until_the_run_was_scored_with_it(run):
     light.score(run, ScoreConfig())
 
     assert light.missing_probes(run) == [name for name in PROBES if name != "passes"]
+
+
+def test_whether_a_probe_is_missing_does_not_hang_on_the_clock(run):
+    write_probe(run.files, "passes", {"min_k": np.zeros(200, np.float32)})
+    light.score(run, ScoreConfig())
+    probe = run.files.probes / "passes.parquet"
+
+    later = run.files.database.stat().st_mtime + 86_400  # it was run before the clock was set back by a day
+    os.utime(probe, (later, later))
+    assert "passes" not in light.missing_probes(run)
+
+    update_manifest(run.files, scored_probes=[])  # it was run again, and not scored since
+    os.utime(probe, (0, 0))
+    assert "passes" in light.missing_probes(run)
 
 
 def test_near_groups_and_fold_facts_are_unknown_until_their_probe_was_run(tmp_path):
