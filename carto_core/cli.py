@@ -39,6 +39,7 @@ from carto_core.tasks import TASKS, find_size, model_config
 from carto_core.ui.launch import serve
 from carto_core.workflows import housekeeping, light, lineage, previewing, rounds
 from carto_core.workflows.demo import DEMO_PROBES, DEMO_RUN, demo_config
+from carto_core.workflows.progress import STOPPED, stoppable
 
 Result = dict[str, Any]
 
@@ -48,12 +49,13 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in arguments
     try:
-        code = cli.main(arguments, prog_name="carto_core", standalone_mode=False)
+        with stoppable():
+            code = cli.main(arguments, prog_name="carto_core", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:
         _fail(type(error).__name__, error.format_message(), code=2, as_json=as_json)
     except (Cancelled, KeyboardInterrupt, click.Abort) as error:
-        _fail("Cancelled", str(error) or "stopped", code=1, as_json=as_json)
+        _fail("Cancelled", str(error) or STOPPED, code=1, as_json=as_json)
     except CartoError as error:
         _fail(type(error).__name__, str(error), code=2, as_json=as_json)
     except BrokenPipeError:

@@ -13,6 +13,7 @@
   x PlanError          an intervention that cannot be made, or a plan file that is damaged
   x CompareError       two runs that have nothing to compare
   x JobError           a job that cannot be started or cancelled
+  x DiskError          a file that the machine does not let us write: no room, no permission
   x Cancelled          the user stopped the work; nothing is broken
 
 A message says what was wrong, where, and what to do. `CartoError` is for people; `assert` is for our own mistakes.
@@ -20,6 +21,8 @@ A message says what was wrong, where, and what to do. `CartoError` is for people
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable
 
 
@@ -78,6 +81,35 @@ class CompareError(CartoError):
 
 class JobError(CartoError):
     """A job that cannot be started or cancelled."""
+
+
+class DiskError(CartoError):
+    """A file that the machine does not let us write: no room, no permission, a disk that fails."""
+
+    @classmethod
+    def of(cls, path: object, error: OSError) -> DiskError:
+        """Return the error for a file that could not be written, saying why and what to do.
+
+        Args:
+            path: the file.
+            error: what the system said; one that a library told in its own words has no number.
+        """
+        code = error.errno or next((c for c in _CURES if os.strerror(c) in str(error)), None)
+        why = os.strerror(code) if code is not None else str(error).strip().split("\n")[0]
+        return cls(
+            f"cannot write {path}: {why}; {_CURES.get(code or 0, _MEND)}, then give the same command again (a training: with "
+            "--resume); what was finished before is kept"
+        )
+
+
+_MEND = "mend that"
+_CURES = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "make room within your quota",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+}
+_CURES |= dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make it writable or choose another place")
+_CURES |= dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR), "choose another place")
 
 
 class Cancelled(CartoError):

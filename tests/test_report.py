@@ -658,9 +658,9 @@ def test_a_place_that_cannot_be_written_is_one_sentence(run, capsys, tmp_path, w
     )
 
     assert code == 2
-    assert json.loads(out)["error"] == "ConfigError"
-    assert "cannot write the report to" in json.loads(out)["message"]
-    assert "choose another --out" in json.loads(out)["message"]
+    assert json.loads(out)["error"] == "DiskError"
+    assert f"cannot write {tmp_path / where}" in json.loads(out)["message"]
+    assert "choose another place" in json.loads(out)["message"]
     assert len(err.strip().splitlines()) == 1
 
 

@@ -93,7 +93,7 @@ class BPE:
 
     def save(self, path: Path) -> None:
         """Write the tokenizer as one JSON file."""
-        self._tokenizer.save(str(path))
+        path.write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
 
     def __len__(self) -> int:
         return self._tokenizer.get_vocab_size()

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from carto_core.errors import RunCorrupt
-from carto_core.store.rundir import write_json
+from carto_core.store.rundir import replacing_folder, write_json
 
 
 def save_checkpoint(
@@ -26,24 +27,26 @@ def save_checkpoint(
         optimizer: whose moments are saved.
         state: further JSON-ready facts.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"step-{step:09d}"
-    temporary = folder / f".{target.name}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary / "model.safetensors")
     moments = {
         f"{index}.{name}": torch.as_tensor(value)
         for index, entry in optimizer.state_dict()["state"].items()
         for name, value in entry.items()
     }
-    save_file(moments | _random_states(), temporary / "optimizer.safetensors")
-    write_json(temporary / "state.json", {"step": step, **state})
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
-    for other in folder.iterdir():
-        if other != target:
-            shutil.rmtree(other, ignore_errors=True)
+    with replacing_folder(target) as temporary:
+        _save({k: v.contiguous() for k, v in model.state_dict().items()}, temporary / "model.safetensors")
+        _save(moments | _random_states(), temporary / "optimizer.safetensors")
+        write_json(temporary / "state.json", {"step": step, **state})
+    drop_older(folder)
+
+
+def drop_older(folder: Path) -> None:
+    """Remove all checkpoints but the last one, and what a process that was killed left of others."""
+    last = last_checkpoint(folder)
+    for other in folder.glob("*"):
+        if other != last:
+            hidden = other if other.name.startswith(".") else other.rename(folder / f".{other.name}.old")
+            shutil.rmtree(hidden, ignore_errors=True)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -95,7 +98,9 @@ def _random_states() -> dict[str, torch.Tensor]:
     return states | ({"rng_cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {})
 
 
-def checkpointed_step(folder: Path) -> int:
-    """Return how many optimizer steps the last complete checkpoint holds; 0 without one."""
-    checkpoint = last_checkpoint(folder)
-    return 0 if checkpoint is None else int(checkpoint.name.removeprefix("step-"))
+def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write a safetensors file; its writer has an error of its own for what the system says."""
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        raise OSError(str(error)) from None

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from carto_core.config import EngineConfig
-from carto_core.engine.checkpoint import last_checkpoint, load_model, load_training, save_checkpoint
+from carto_core.engine.checkpoint import drop_older, last_checkpoint, load_model, load_training, save_checkpoint
 from carto_core.engine.device import forward_precision, pick_device
 from carto_core.engine.order import batches, steps_per_epoch, total_steps
 from carto_core.tasks.base import Task
@@ -106,6 +106,7 @@ class _Session:
 
     def resume(self, checkpoints: Path) -> None:
         """Go on from the last complete checkpoint, if there is one."""
+        drop_older(checkpoints)
         checkpoint = last_checkpoint(checkpoints)
         if checkpoint is not None:
             load_model(checkpoint, self.model, self.device)

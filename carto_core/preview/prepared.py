@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pandas as pd
 from carto_core.errors import RunCorrupt
 from carto_core.preview.ngrams import NGrams
 from carto_core.store.reader import Run
-from carto_core.store.rundir import write_json
+from carto_core.store.rundir import replacing_folder, write_json
 
 PREPARED_VERSION = 1
 CANARY_COLUMNS = ["canary_id", "kind", "copies", "role", "nats", "extracted"]
@@ -44,25 +43,18 @@ class Prepared:
 
 def write_prepared(run: Run, prepared: Prepared) -> Path:
     """Write it whole or not at all, in place of what was there, and return its folder."""
-    target = run.files.prepared
-    temporary = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    prepared.ngrams.save(temporary)
-    write_json(
-        temporary / "prepared.json",
-        {
-            "version": PREPARED_VERSION,
-            "vocab_size": prepared.ngrams.vocab_size,
-            "validation_nats": prepared.validation_nats,
-            "visits": prepared.visits,
-            "canaries": prepared.canaries.to_dict("records"),
-            "naturals": prepared.naturals.to_dict("records"),
-        },
-    )
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
-    return target
+    facts = {
+        "version": PREPARED_VERSION,
+        "vocab_size": prepared.ngrams.vocab_size,
+        "validation_nats": prepared.validation_nats,
+        "visits": prepared.visits,
+        "canaries": prepared.canaries.to_dict("records"),
+        "naturals": prepared.naturals.to_dict("records"),
+    }
+    with replacing_folder(run.files.prepared) as temporary:
+        prepared.ngrams.save(temporary)
+        write_json(temporary / "prepared.json", facts)
+    return run.files.prepared
 
 
 def read_prepared(run: Run) -> Prepared | None:

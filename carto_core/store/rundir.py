@@ -5,12 +5,15 @@ Knows files and processes; knows nothing of DuckDB, torch or Streamlit.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
+import math
 import os
 import platform
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from carto_core.errors import RunCorrupt, RunExists, RunNotFound
+from carto_core.errors import DiskError, RunCorrupt, RunExists, RunNotFound
 
 DEFAULT_RUNS_ROOT = Path("data/runs")
 TAIL_BYTES = 65_536
@@ -133,7 +136,7 @@ def list_runs(runs_root: str | Path | None = None) -> list[RunDir]:
     root = resolve_runs_root(runs_root)
     if not root.is_dir():
         return []
-    found = [_entry(p.parent) for p in root.glob("*/run.json")]
+    found = [_entry(p.parent) for p in root.glob("[!.]*/run.json")]
     return sorted(found, key=lambda r: (r.manifest.stat().st_mtime, r.run_id), reverse=True)
 
 
@@ -142,19 +145,42 @@ def _entry(path: Path) -> RunDir:
     return RunDir(Path(os.path.abspath(path)))  # noqa: PTH100 (Path.absolute would keep `..`)
 
 
-def create_run(out: str | Path, manifest: dict[str, Any]) -> RunDir:
-    """Make a new run directory with its manifest.
+@contextmanager
+def making_run(out: str | Path) -> Iterator[RunDir]:
+    """Yield a run directory under a temporary name; on success it is there as `out`, whole, on failure nowhere.
+
+    So a run that is there can be resumed, whenever the process that made it died.
 
     Raises:
         RunExists: `out` is there already (an existing run is never written over).
+        DiskError: it cannot be written.
     """
     path = Path(out).absolute()
+    _require_new(path, out)
+    with writing(path), beside(path) as temporary:
+        temporary.mkdir()
+        yield RunDir(temporary)
+        try:
+            temporary.rename(path)
+        except OSError:
+            _require_new(path, out)  # somebody else was quicker
+            raise
+
+
+def _require_new(path: Path, out: str | Path) -> None:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise RunExists(f"{out} exists already; choose another --out, or add --resume to continue that run")
-    path.mkdir(parents=True, exist_ok=True)
-    run = RunDir(path)
-    write_json(run.manifest, manifest)
-    return run
+
+
+def create_run(out: str | Path, manifest: dict[str, Any]) -> RunDir:
+    """Make a new run directory with its manifest and nothing else.
+
+    Raises:
+        RunExists, DiskError: see `making_run`.
+    """
+    with making_run(out) as run:
+        write_json(run.manifest, manifest)
+    return RunDir(Path(out).absolute())
 
 
 def read_manifest(run: RunDir) -> dict[str, Any]:
@@ -183,14 +209,14 @@ def run_status(run: RunDir) -> str:
     """Return the run's status, seeing through a `running` whose process is dead (that is `interrupted`)."""
     manifest = read_manifest(run)
     status = manifest.get("status", "failed")
-    if status == "running" and not is_process(manifest.get("pid"), manifest.get("pid_start")):
+    if status == "running" and not is_process(*(manifest.get(name) for name in ("pid", "pid_start", "pid_boot"))):
         return "interrupted"
     return status
 
 
 def this_process() -> dict[str, Any]:
-    """Return the two facts that identify this process for good: pid and start time (a pid alone is reused)."""
-    return {"pid": os.getpid(), "pid_start": psutil.Process().create_time()}
+    """Return what identifies this process for good; see `process_facts`."""
+    return process_facts(os.getpid())
 
 
 def this_machine() -> str:
@@ -199,22 +225,37 @@ def this_machine() -> str:
     return hashlib.sha256(facts.encode()).hexdigest()[:12]
 
 
-def is_process(pid: int | None, start: float | None) -> bool:
-    """Return whether the very process with this pid and start time is alive."""
+def process_facts(pid: int) -> dict[str, Any]:
+    """Return `pid`, `pid_start` (a pid alone is reused) and `pid_boot`, when the machine was started, by its clock now."""
+    return {"pid": pid, "pid_start": psutil.Process(pid).create_time(), "pid_boot": psutil.boot_time()}
+
+
+def is_process(pid: int | None, start: float | None, boot: float | None = None) -> bool:
+    """Return whether the very process with this pid and start time is alive.
+
+    Where start times are counted from the machine's start, setting the clock moves both alike: their distance tells.
+    """
     if pid is None or start is None:
         return False
     try:
         process = psutil.Process(pid)
-        return abs(process.create_time() - start) < 0.01 and process.status() != psutil.STATUS_ZOMBIE
+        found = process.create_time()
+        since_boot = found - psutil.boot_time() - (start - boot) if boot is not None else math.inf
+        return min(abs(found - start), abs(since_boot)) < 0.01 and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 
 
 def append_progress(path: Path, **fields: Any) -> None:
-    """Append one line to a progress file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"time": now()} | fields) + "\n")
+    """Append one line to a progress file.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"time": now()} | fields) + "\n")
 
 
 def last_progress(path: Path) -> dict[str, Any] | None:
@@ -242,18 +283,78 @@ def now() -> str:
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the machine says against writing `path` into a DiskError, once for all files."""
+    try:
+        yield
+    except OSError as error:
+        raise DiskError.of(path, error) from error
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success it replaces `path`, on failure it is removed.
 
     A reader sees the old file or the new one, never half of either.
+
+    Raises:
+        DiskError: it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
+    with writing(path), beside(path) as temporary:
         yield temporary
         temporary.replace(path)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside `path`, which on success takes its place; for the rest as `replacing`.
+
+    A folder cannot replace another in one step: between two renames there is none.
+    """
+    with writing(path), beside(path) as temporary, beside(path) as old:
+        temporary.mkdir()
+        yield temporary
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path` that tells whose it is, and remove what lies there in the end.
+
+    What processes that are gone left of earlier attempts at `path` is removed as well.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
+    me = this_process()
+    owner = f"{me['pid']:x}-{round(me['pid_start'] * 100):x}-{round(me['pid_boot'] * 100):x}"
+    temporary = path.with_name(f".{path.name}.{owner}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+_OWNED = re.compile(r"\.([0-9a-f]+)-([0-9a-f]+)-([0-9a-f]+)\.[0-9a-f]{8}\.tmp")
+
+
+def _sweep(path: Path) -> None:
+    """Remove the temporaries of `path` whose processes are gone."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp*"):
+        if owner := _OWNED.search(left.name):
+            pid, start, boot = (int(part, 16) for part in owner.groups())
+            if not is_process(pid, start / 100, boot / 100):
+                _remove(left)
+
+
+def _remove(temporary: Path) -> None:
+    """Remove a temporary file or folder, and what DuckDB puts beside a file (its log, its folder of spilled rows)."""
+    for path in temporary.parent.glob(f"{glob.escape(temporary.name)}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def disk_use(folder: Path) -> int:
@@ -267,13 +368,22 @@ def disk_use(folder: Path) -> int:
 
 
 def left_overs(folder: Path) -> list[Path]:
-    """Return the temporary files that `replacing` left under a folder when its process was killed."""
-    found = [Path(place) / name for place, _, names in os.walk(folder) for name in names if _TEMPORARY.fullmatch(name)]
-    return sorted(found)
+    """Return the temporary files and folders that `beside` left under a folder when its process was killed."""
+    found = [Path(place) / name for place, folders, names in os.walk(folder) for name in (*folders, *names)]
+    return sorted(path for path in found if _TEMPORARY.fullmatch(path.name))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, replacing `path` whole."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """Write `value` as indented JSON, replacing `path` whole.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    text = json_text(value)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def json_text(value: Any) -> str:
+    """Return `value` as the indented JSON that every file of a run holds; a NaN is an error of ours."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

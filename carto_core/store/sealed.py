@@ -6,7 +6,9 @@ The file is never written in place: a reader that has it open keeps its old copy
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -30,7 +32,7 @@ def seal(run: RunDir, meta: Mapping[str, str | None]) -> None:
     """
     live = Run(run)
     snapshots = live.snapshots()
-    with replacing(run.database) as temporary, duckdb.connect(str(temporary)) as con:
+    with replacing(run.database) as temporary, _writing_database(temporary) as con:
         for name in ("samples", "validation", "canaries"):
             con.read_parquet(str(run.table(name))).create(name)
         con.execute("alter table samples alter meta type JSON")
@@ -42,6 +44,11 @@ def seal(run: RunDir, meta: Mapping[str, str | None]) -> None:
         _create_trajectories(con, live)
         con.execute("create table meta(key VARCHAR, value VARCHAR)")
         _put_meta(con, meta)
+    drop_parts(run)
+
+
+def drop_parts(run: RunDir) -> None:
+    """Remove the parts of a sealed run, which stand in its database now; also those that a killed `seal` left."""
     shutil.rmtree(run.parts, ignore_errors=True)
 
 
@@ -55,11 +62,26 @@ def replace_scores(run: RunDir, scores: pa.Table, meta: Mapping[str, str | None]
     """
     with replacing(run.database) as temporary:
         shutil.copyfile(run.database, temporary)
-        with duckdb.connect(str(temporary)) as con:
+        with _writing_database(temporary) as con:
             con.register("new_scores", scores)  # a name of its own: `scores` would find the table that is there already
             con.execute("create or replace table scores as select * from new_scores")
             _put_meta(con, meta)
     write_table(scores, run.table("scores"))
+
+
+@contextmanager
+def _writing_database(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a connection to a database under its temporary name, and leave all of it in that one file.
+
+    To close a connection writes the log into the file, and says nothing if that fails: a full disk would go unnoticed, and
+    the file take its final name without its rows. So it is done here, where it can be heard.
+    """
+    try:
+        with duckdb.connect(str(path)) as con:
+            yield con
+            con.execute("force checkpoint")
+    except (duckdb.IOException, duckdb.FatalException) as error:
+        raise OSError(str(error)) from error
 
 
 def _create_trajectories(con: duckdb.DuckDBPyConnection, live: Run) -> None:

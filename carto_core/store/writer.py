@@ -17,7 +17,9 @@ from carto_core.types import Float32, Int32, Snapshot
 
 
 class PartWriter:
-    """A `Recorder` that writes parts. A snapshot counts only once the manifest names it.
+    """A `Recorder` that writes parts. A snapshot counts only once the manifest names it, and from then on.
+
+    A resumed run takes those past its checkpoint again, to the same losses; until then the old ones stand.
 
     Args:
         run: the run directory.
@@ -43,17 +45,6 @@ class PartWriter:
         )
         write_table(table, self.run.parts / part_name(snapshot.snapshot, self.rank))
         self.snapshots = [s for s in self.snapshots if s.snapshot != snapshot.snapshot] + [snapshot]
-        self._write_manifest()
-
-    def drop_after(self, step: int) -> None:
-        """Forget the snapshots past `step`: a resumed run takes them again."""
-        for snapshot in self.snapshots:
-            if snapshot.step > step:
-                (self.run.parts / part_name(snapshot.snapshot, self.rank)).unlink(missing_ok=True)
-        self.snapshots = [s for s in self.snapshots if s.step <= step]
-        self._write_manifest()
-
-    def _write_manifest(self) -> None:
         write_json(self.run.parts / "snapshots.json", [s._asdict() for s in self.snapshots])
 
 

@@ -12,7 +12,7 @@ import webbrowser
 from collections.abc import Iterable
 from pathlib import Path
 
-from carto_core.errors import ConfigError
+from carto_core.errors import Cancelled, ConfigError
 from carto_core.masking import SWITCH
 
 SERVER = Path(__file__).with_name("server.py")
@@ -99,7 +99,7 @@ def serve(
         threading.Thread(target=_announce, args=(url, port, server), kwargs={"browser": browser}, daemon=True).start()
         try:
             server.wait()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Cancelled):
             server.terminate()
             server.wait()
     if server.returncode not in (0, -15):

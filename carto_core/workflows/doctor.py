@@ -305,10 +305,10 @@ def _num_rows(run: Run) -> dict[str, int]:
 def _left_overs(run: Run) -> Iterator[Check]:
     found = [] if housekeeping.in_use(run.files) else left_overs(run.files.path)
     if found:
-        size = sum(path.stat().st_size for path in found) / 1e6
-        mend = "rm " + " ".join(map(str, found))
+        size = sum(disk_use(path) if path.is_dir() else path.stat().st_size for path in found) / 1e6
+        mend = "rm -r " + " ".join(map(str, found))
         yield Check(
-            "runs", run.run_id, "warn", f"{len(found)} temporary files of killed processes, {size:.1f} MB", mend
+            "runs", run.run_id, "warn", f"{len(found)} temporary files or folders of killed processes, {size:.1f} MB", mend
         )
 
 

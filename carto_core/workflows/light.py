@@ -361,22 +361,23 @@ def read_keys(path: str | Path) -> Rule:
     return {"type": "keys", "keys": keys}
 
 
-def write_selection(
-    run: Run, selection: Selection, out: str | Path, *, name: str | None = None, table: SampleTable | None = None
-) -> Path:
-    """Write a selection file: the rule, and the keys that it named; with a name where it was given one."""
-    table = table or load_table(run)
-    content = {
+def write_selection(run: Run, selection: Selection, out: str | Path, *, table: SampleTable | None = None) -> Path:
+    """Write a selection file: the rule, and the keys that it named."""
+    write_json(Path(out), selection_content(selection, table or load_table(run)))
+    return Path(out)
+
+
+def selection_content(selection: Selection, table: SampleTable) -> dict[str, Any]:
+    """Return what a selection file holds."""
+    return {
         "version": 1,
-        "run_id": run.run_id,
+        "run_id": table.run_id,
         "corpus_sha256": table.corpus_sha256,
         "rule": selection.rule,
         "num_samples": len(selection.sample_ids),
         "notes": list(selection.notes),
         "keys": table.key[selection.sample_ids].tolist(),
     }
-    write_json(Path(out), content if name is None else {"name": name} | content)
-    return Path(out)
 
 
 def read_selection(run: Run, path: str | Path, *, table: SampleTable | None = None) -> Selection:

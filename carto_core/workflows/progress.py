@@ -18,10 +18,11 @@ from tqdm import tqdm
 
 from carto_core.errors import Cancelled
 from carto_core.jobs.processes import JOB_FOLDER
-from carto_core.store.rundir import RunDir, append_progress, this_process
+from carto_core.store.rundir import RunDir, append_progress, this_process, writing
 from carto_core.types import Progress
 
 WRITE_EVERY_S = 0.5
+STOPPED = "stopped; what was finished before is kept: give the same command again to go on (a training: with --resume)"
 
 
 class ProgressFile:
@@ -70,7 +71,7 @@ def stoppable() -> Iterator[None]:
     """Turn SIGTERM, which is how a job is cancelled, into `Cancelled`."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        raise Cancelled("the work was cancelled; what was finished before is kept")
+        raise Cancelled(STOPPED)
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
@@ -91,7 +92,10 @@ def device_slot(run: RunDir, progress: Progress, *, work: str) -> Iterator[None]
         progress: told what is waited for.
         work: what is to be done, such as `training`.
     """
-    with _lock_file(run.path.parent).open("a+", encoding="utf-8") as lock:
+    path = _lock_file(run.path.parent)
+    with writing(path):
+        lock = path.open("a+", encoding="utf-8")
+    with lock:
         while not _take(lock, fcntl.LOCK_EX):
             said = _said(lock)
             other = f"the {said['work']} of {said['run']}" if {"work", "run"} <= set(said) else "other work"

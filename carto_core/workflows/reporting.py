@@ -46,16 +46,14 @@ def write_report(
 
     Raises:
         PlanError: the plan cannot be read.
-        ConfigError: `with_texts` is negative, or the file cannot be written.
+        ConfigError: `with_texts` is negative.
+        DiskError: the file cannot be written.
     """
     facts = gather(run, plan_dir, with_texts=with_texts, masked=masked)
     path = Path(out) if out is not None else run.files.plans / facts.plan_id / "report.html"
     text = report_html(facts)
-    try:
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write the report to {path} ({error.strerror}); choose another --out") from None
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     answer = verdict(facts)
     return {
         "path": str(path),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 from carto_core.errors import SelectionError
 from carto_core.rules import describe
 from carto_core.store.reader import Run
-from carto_core.store.rundir import write_json
+from carto_core.store.rundir import beside, json_text, writing
 from carto_core.types import SampleTable, Selection
 from carto_core.workflows import light
 from carto_core.workflows.naming import checked_name
@@ -39,7 +40,8 @@ def save_selection(run: Run, selection: Selection, name: str, *, table: SampleTa
         SelectionError: the name cannot be one, or is taken.
     """
     name = checked_name(name, error=SelectionError)
-    return light.write_selection(run, selection, _taken(run, name), name=name, table=table)
+    content = light.selection_content(selection, table or light.load_table(run))
+    return _write_new(run, name, {"name": name} | content)
 
 
 def list_saved(run: Run) -> list[Saved]:
@@ -73,8 +75,7 @@ def rename_saved(run: Run, name: str, new: str) -> Path:
     """
     old, new = _existing(run, name), checked_name(new, error=SelectionError)
     content = _content(old)
-    path = _taken(run, new)
-    write_json(path, content | {"name": new})
+    path = _write_new(run, new, content | {"name": new})
     old.unlink(missing_ok=True)
     return path
 
@@ -100,16 +101,17 @@ def _existing(run: Run, name: str) -> Path:
     return path
 
 
-def _taken(run: Run, name: str) -> Path:
-    """Return the file of a new name, made empty: whoever comes second finds it taken."""
+def _write_new(run: Run, name: str, content: dict) -> Path:
+    """Write the file of a new name whole or not at all; whoever comes second finds it taken."""
     path = _path(run, name)
-    path.parent.mkdir(exist_ok=True)
-    try:
-        path.touch(exist_ok=False)
-    except FileExistsError:
-        raise SelectionError(
-            f"run {run.run_id} has a saved selection {name!r} already; choose another name, or rename or delete that one"
-        ) from None
+    with writing(path), beside(path) as temporary:
+        temporary.write_text(json_text(content), encoding="utf-8")
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            raise SelectionError(
+                f"run {run.run_id} has a saved selection {name!r} already; choose another name, or rename or delete that one"
+            ) from None
     return path
 
 

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
@@ -19,11 +19,19 @@ from carto_core import CONTRACT_VERSION, __version__
 from carto_core.audits.subject import load_subject
 from carto_core.config import ModelConfig, RunConfig, ScoreConfig
 from carto_core.corpus.prepared import PreparedCorpus, prepare
-from carto_core.engine.checkpoint import checkpointed_step
 from carto_core.engine.loop import train
 from carto_core.engine.order import total_steps
 from carto_core.engine.run_corpus import load_run_corpus
-from carto_core.errors import Cancelled, CartoError, ConfigError, PlanError, RunCorrupt, RunError, RunNotFound
+from carto_core.errors import (
+    Cancelled,
+    CartoError,
+    ConfigError,
+    DiskError,
+    PlanError,
+    RunCorrupt,
+    RunError,
+    RunNotFound,
+)
 from carto_core.export import read_plan
 from carto_core.preview.arms import Equal
 from carto_core.probes import CHEAP, DEFAULT_MODELS, PROBES, UNDER_A_PLAN
@@ -32,15 +40,16 @@ from carto_core.scores import SCORES
 from carto_core.store.reader import Run
 from carto_core.store.rundir import (
     RunDir,
-    create_run,
+    making_run,
     now,
     read_manifest,
     run_status,
     this_machine,
     this_process,
     update_manifest,
+    write_json,
 )
-from carto_core.store.sealed import seal
+from carto_core.store.sealed import drop_parts, seal
 from carto_core.store.writer import PartWriter, write_table
 from carto_core.tasks import TASKS
 from carto_core.types import SampleTable
@@ -137,17 +146,18 @@ def _start(config: RunConfig, out: str | Path) -> RunDir:
         "corpus_sha256": corpus.sha256,
         "num_samples": len(corpus.rows),
         "num_validation": len(corpus.validation),
-        "tokenizer": corpus.tokenizer.describe(),
         "report_seen": False,
         "scores": ScoreConfig().to_dict(),
     }
-    run = create_run(out, _first_manifest(Path(out).absolute().name, config, facts))
-    corpus.tokenizer.save(run.tokenizer)
-    sha256 = hashlib.sha256(run.tokenizer.read_bytes()).hexdigest()
-    update_manifest(run, tokenizer=corpus.tokenizer.describe() | {"sha256": sha256})
-    for name, table in corpus.tables().items():
-        write_table(table, run.table(name))
-    return run
+    with making_run(out) as run:
+        corpus.tokenizer.save(run.tokenizer)
+        facts["tokenizer"] = corpus.tokenizer.describe() | {
+            "sha256": hashlib.sha256(run.tokenizer.read_bytes()).hexdigest()
+        }
+        for name, table in corpus.tables().items():
+            write_table(table, run.table(name))
+        write_json(run.manifest, _first_manifest(Path(out).absolute().name, config, facts))
+    return RunDir(Path(out).absolute())
 
 
 def _start_plan(base: Run, plan_dir: Path, out: str | Path, *, seed: int | None, equal: Equal) -> RunDir:
@@ -169,10 +179,11 @@ def _start_plan(base: Run, plan_dir: Path, out: str | Path, *, seed: int | None,
     scores = {"scores": _scores_like(base, table).to_dict()}
     files = _files_to_share(base, plan_dir)
     kept = {name: manifest[name] for name in shared}
-    run = create_run(out, _first_manifest(Path(out).absolute().name, config, kept | of_plan | scores))
-    for source in files:
-        shutil.copyfile(source, run.path / source.name)
-    return run
+    with making_run(out) as run:
+        for source in files:
+            shutil.copyfile(source, run.path / source.name)
+        write_json(run.manifest, _first_manifest(Path(out).absolute().name, config, kept | of_plan | scores))
+    return RunDir(Path(out).absolute())
 
 
 def _files_to_share(base: Run, plan_dir: Path) -> list[Path]:
@@ -241,6 +252,7 @@ def _train_to_the_end(run: RunDir) -> None:
     with _recording_the_end(run), device_slot(run, progress, work="training"):
         if not run.database.is_file():
             _train_and_seal(run, config, progress)
+        drop_parts(run)
         scores = ScoreConfig.from_dict(manifest["scores"])
         for name in _probes_of(scores):
             progress(PROBES[name].title.lower(), 0, 1)
@@ -255,7 +267,6 @@ def _train_and_seal(run: RunDir, config: RunConfig, progress: ProgressFile) -> N
     started = time.perf_counter()
     manifest, corpus = read_manifest(run), load_run_corpus(Run(run))
     writer = PartWriter(run)
-    writer.drop_after(checkpointed_step(run.checkpoints))
     trained = train(
         corpus.task(config),
         dataclasses.replace(config.engine, seed=manifest.get("train_seed", config.engine.seed)),
@@ -312,16 +323,22 @@ def _recording_the_end(run: RunDir) -> Iterator[None]:
     """Write into the manifest how the work ended, unless it ended well."""
     try:
         yield
-    except Cancelled:
-        update_manifest(run, status="cancelled", error="cancelled; continue with --resume")
-        raise
-    except KeyboardInterrupt:
-        update_manifest(run, status="interrupted", error="interrupted; continue with --resume")
-        raise
     except BaseException as error:
-        told = str(error) if isinstance(error, CartoError) else f"{type(error).__name__}: {error}"
-        update_manifest(run, status="failed", error=told)
+        with suppress(DiskError):  # where not even this can be written, a dead process says that it was interrupted
+            update_manifest(run, **_end(error))
         raise
+
+
+def _end(error: BaseException) -> dict[str, str]:
+    """Return status and error of a run that ended with this."""
+    if isinstance(error, Cancelled):
+        return {"status": "cancelled", "error": "cancelled; continue with --resume"}
+    if isinstance(error, KeyboardInterrupt):
+        return {"status": "interrupted", "error": "interrupted; continue with --resume"}
+    return {
+        "status": "failed",
+        "error": str(error) if isinstance(error, CartoError) else f"{type(error).__name__}: {error}",
+    }
 
 
 def _git_revision() -> str | None:

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import os
 import signal
 import subprocess
@@ -7,12 +8,25 @@ import time
 
 import duckdb
 import numpy as np
+import psutil
 import pytest
 
 from carto_core.config import RunConfig
-from carto_core.errors import ConfigError, RunCorrupt, RunError, RunExists, RunNotFound, RunNotSealed
+from carto_core.errors import ConfigError, DiskError, RunCorrupt, RunError, RunExists, RunNotFound, RunNotSealed
 from carto_core.store.reader import Run, open_run
-from carto_core.store.rundir import RunDir, create_run, list_runs, replacing, run_status, update_manifest
+from carto_core.store.rundir import (
+    RunDir,
+    create_run,
+    is_process,
+    list_runs,
+    making_run,
+    read_manifest,
+    replacing,
+    run_status,
+    this_process,
+    update_manifest,
+    write_json,
+)
 from carto_core.store.writer import PartWriter
 from carto_core.types import Snapshot
 from carto_core.workflows.training import resume_run, train_run
@@ -84,14 +98,14 @@ def test_a_part_counts_only_once_the_manifest_names_it(tmp_path):
     assert np.array_equal(run.trajectories()[3], losses)
 
 
-def test_snapshots_past_a_checkpoint_are_forgotten(tmp_path):
+def test_a_committed_snapshot_stands_until_a_resumed_run_has_taken_it_again(tmp_path):
     run = make_run(tmp_path / "a", sealed=False, num_snapshots=5)
-    step = int(run.snapshots()["step"].iloc[2])
+    before = run.trajectories()
 
-    PartWriter(run.files).drop_after(step)
+    PartWriter(run.files).record(Snapshot(3, 99, 9.0, "after", 1.0), before[0], np.ones(run.num_samples, np.int32))
 
-    assert run.snapshots()["snapshot"].tolist() == [0, 1, 2]
-    assert len(list(run.files.parts.glob("*.parquet"))) == 3
+    assert run.snapshots()["snapshot"].tolist() == [0, 1, 2, 3, 4]
+    assert np.array_equal(run.trajectories(), before[[0, 1, 2, 0, 4]])
 
 
 def test_a_missing_part_is_named(tmp_path):
@@ -133,12 +147,61 @@ def test_a_failed_replacement_leaves_the_old_file_whole(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
 
-    with pytest.raises(OSError, match="disk"), replacing(path) as temporary:  # noqa: PT012 (the order is the point)
+    with pytest.raises(DiskError, match="disk full"), replacing(path) as temporary:  # noqa: PT012 (the order is the point)
         temporary.write_text("half")
         raise OSError("disk full")
 
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_of_a_file_is_removed_by_the_next_that_writes_it(tmp_path):
+    path = tmp_path / "list.csv"
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        owner = (
+            f"{gone.pid:x}-{round(psutil.Process(gone.pid).create_time() * 100):x}-{round(psutil.boot_time() * 100):x}"
+        )
+    dead, other = f".list.csv.{owner}.0123abcd.tmp", f".list.json.{owner}.0123abcd.tmp"
+    for name in (dead, f"{dead}.wal", other):
+        (tmp_path / name).write_text("half")
+    (tmp_path / f"{dead}.tmp").mkdir()  # where DuckDB puts what does not fit into memory
+
+    with replacing(path) as mine, replacing(path) as second:
+        mine.write_text("new")
+        second.write_text("newer")
+        assert sorted(p.name for p in tmp_path.iterdir()) == sorted([mine.name, second.name, other])
+
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([path.name, other])
+
+
+def test_a_run_that_cannot_be_made_leaves_nothing_and_is_listed_nowhere(tmp_path):
+    with pytest.raises(DiskError, match="No space left on device; make room"), making_run(tmp_path / "a") as run:  # noqa: PT012
+        write_json(run.manifest, {"run_id": "a"})
+        assert list_runs(tmp_path) == []
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_makes_a_run_second_is_told_so(tmp_path):
+    with pytest.raises(RunExists), making_run(tmp_path / "a") as second:  # noqa: PT012 (the order is the point)
+        write_json(second.manifest, {"run_id": "second"})
+        create_run(tmp_path / "a", {"run_id": "first"})
+
+    assert read_manifest(RunDir(tmp_path / "a")) == {"run_id": "first"}
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_process_is_known_again_after_the_clock_was_set_back(monkeypatch):
+    me = this_process()
+    pid, start, boot = me["pid"], me["pid_start"], me["pid_boot"]
+
+    if psutil.LINUX:  # where start times are counted from the machine's start
+        monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: boot - 3600)
+        assert psutil.Process().create_time() == pytest.approx(start - 3600)
+    assert is_process(pid, start, boot)
+    assert not is_process(pid, start + 5, boot)
+    assert not is_process(pid, start - 3600 + 5, boot)
 
 
 def test_a_config_survives_json_and_refuses_what_it_does_not_know(tmp_path):
@@ -175,8 +238,6 @@ def test_a_killed_run_is_resumed_to_the_very_same_losses(tmp_path):
 def test_a_run_that_is_being_trained_is_not_resumed_by_another(tmp_path):
     run = make_run(tmp_path / "a", sealed=False)
     with subprocess.Popen(["sleep", "30"]) as other:
-        import psutil
-
         update_manifest(run.files, status="running", pid=other.pid, pid_start=psutil.Process(other.pid).create_time())
         with pytest.raises(RunError, match=f"being trained by another process .pid {other.pid}"):
             resume_run(run.files.path)

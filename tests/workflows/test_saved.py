@@ -1,10 +1,11 @@
+import errno
 import json
 
 import numpy as np
 import pytest
 
 from carto_core.config import ScoreConfig
-from carto_core.errors import ConfigError, SelectionError
+from carto_core.errors import ConfigError, DiskError, SelectionError
 from carto_core.rules import combine
 from carto_core.workflows import light, saved
 from carto_core.workflows.naming import checked_name
@@ -67,6 +68,21 @@ def test_a_name_is_never_written_over(run):
         save(run, "mine ", LOW)
 
     assert path.read_bytes() == before
+
+
+def test_a_selection_that_cannot_be_written_leaves_its_name_free(run, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("pathlib.Path.write_text", full)
+        with pytest.raises(DiskError, match=r"cannot write .*mine\.json: No space left on device"):
+            save(run, "mine")
+    assert list(run.files.selections.iterdir()) == []
+
+    save(run, "mine")
+
+    assert names(run) == ["mine"]
 
 
 def test_a_selection_is_renamed_in_its_file_too_and_deleted(run):
