@@ -151,6 +151,9 @@ def test_cuts_come_from_a_table_or_from_percentiles_of_its_scores_and_place_them
     found = quadrants.Cuts.at_percentiles(table.scores, x="difficulty", y="final_loss", cut_x=20, cut_y=90)
 
     assert saved == quadrants.Cuts("difficulty", "memorization", 4.0, 4.0)
+    assert list(quadrants.counts(saved.assign(table.scores)).values()) == [5, 0, 0, 96]
+    other = quadrants.Cuts.at_percentiles(table.scores, x="difficulty", y="memorization", cut_x=20, cut_y=90)
+    assert other.tau_y == 90.0
     assert found == quadrants.Cuts("difficulty", "final_loss", 20.0, 10.0)
     assert quadrants.counts(found.assign(table.scores)) == {
         "stable-easy": 11,

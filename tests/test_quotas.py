@@ -258,3 +258,11 @@ def test_a_set_of_copies_that_would_pass_its_quota_is_counted_once():
 
     assert len(cut.sample_ids) == 2
     assert cut.notes[-1] == "1 sets of copies would pass their group's quota and were skipped."
+
+
+def test_a_groups_mean_loss_is_taken_in_float64():
+    losses = np.float32([0.1, 0.2, 0.4])
+
+    found = group_quality(losses, np.array(["a"] * 3, object))
+
+    assert found == {"a": math.exp(-sum(losses.tolist()) / 3)}
