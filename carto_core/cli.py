@@ -5,6 +5,7 @@ Exit code 0 done, 2 the user's mistake (one clear line), 1 ours. With --json exa
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -34,7 +35,7 @@ from carto_core.quadrants import QUADRANTS, Cuts
 from carto_core.rules import OPS
 from carto_core.selection import combine_selections, read_polygon_file
 from carto_core.store.reader import Run, open_run
-from carto_core.store.rundir import list_runs, resolve_runs_root
+from carto_core.store.rundir import readable_runs, resolve_runs_root
 from carto_core.tasks import TASKS, find_size, model_config
 from carto_core.ui.launch import serve
 from carto_core.workflows import housekeeping, light, lineage, previewing, rounds
@@ -48,6 +49,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code; no mistake of the user's ends in a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in arguments
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what is no character
     try:
         with stoppable():
             code = cli.main(arguments, prog_name="carto_core", standalone_mode=False)
@@ -69,14 +72,34 @@ def main(arguments: list[str] | None = None) -> None:
 def _fail(name: str, message: str, *, code: int, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"error": name, "message": message}))
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {one_line(message)}", file=sys.stderr)
     sys.exit(code)
+
+
+def one_line(text: str) -> str:
+    """Return a text on one line, with what could steer a terminal spelled out; it may hold names that others chose."""
+    spaced = " ".join(text.splitlines())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in spaced)
 
 
 def _show(result: Any, text: str, *, as_json: bool) -> None:
     print(json.dumps(result, ensure_ascii=False, default=str) if as_json else text)
 
 
+class _OutPath(click.Path):
+    """A path to write to, as `pathlib.Path`."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse what no file system takes."""
+        if "\0" in str(value):
+            self.fail(f"{str(value)!r} holds NUL, which no path may", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+OUT = _OutPath()
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 run_argument = click.argument("run", metavar="RUN")
 runs_root_option = click.option("--runs-root", default=None, help="Folder of runs (default: CARTO_RUNS or data/runs).")
@@ -173,9 +196,7 @@ def cli() -> None:
 @click.option("--batch-size", type=int, default=32, show_default=True)
 @click.option("--learning-rate", type=float, default=None, help=f"[default: {_rates()}]")
 @click.option("--weight-decay", type=float, default=0.0, show_default=True)
-@click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="The run directory; its name is the run id."
-)
+@click.option("--out", required=True, type=OUT, help="The run directory; its name is the run id.")
 @click.option("--resume", is_flag=True, help="Go on with the interrupted run in --out.")
 @json_option
 def train(*, as_json: bool, out: Path, resume: bool, **options: Any) -> None:
@@ -240,7 +261,7 @@ def _whole(text: str, flag: str) -> int:
 
 @cli.command()
 @click.argument("name", required=False, metavar="[NAME]")
-@click.option("--out", default=None, type=click.Path(path_type=Path), help="Folder (default: data/corpora).")
+@click.option("--out", default=None, type=OUT, help="Folder (default: data/corpora).")
 @json_option
 def corpus(*, name: str | None, out: Path | None, as_json: bool) -> None:
     """Fetch and prepare a named corpus, once; without a NAME, list them."""
@@ -328,7 +349,10 @@ def probe(*, run: str, runs_root: str | None, as_json: bool, names: tuple[str, .
 @_run_command
 @click.argument("names", nargs=-1, metavar="[NAME ...]")
 @click.option(
-    "--references", type=click.IntRange(min=1), default=None, help="Secrets that an exposure is sampled among.  [1000]"
+    "--references",
+    type=click.IntRange(1, 1_000_000),
+    default=None,
+    help="Secrets that an exposure is sampled among.  [1000]",
 )
 def audit(*, run: str, runs_root: str | None, as_json: bool, names: tuple[str, ...], references: int | None) -> None:
     """Audit the trained model; without a NAME, in every way."""
@@ -357,7 +381,7 @@ def _calibration_only(summary: Result) -> Result:
 @click.option("--keys", default=None, metavar="FILE", help="One key a line.")
 @click.option("--combine", type=click.Choice(list(OPS)), default=None, help="Add, subtract, intersect it.")
 @click.option("--with", "other", default=None, metavar="SELECTION.json", help="What --combine adds, subtracts, ...")
-@click.option("--out", required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=OUT)
 def select(
     *, run: str, runs_root: str | None, as_json: bool, combine: str | None, other: str | None, out: Path, **how: Any
 ) -> None:
@@ -397,7 +421,7 @@ def _selected(
 @click.option("--policy", type=click.Choice(["quadrants"]), default=None)
 @click.option("--alpha", type=float, default=DEFAULT_ALPHA, show_default=True, help="Weight of hotspots.")
 @click.option("--gamma", type=float, default=DEFAULT_GAMMA, show_default=True, help="Repeats of hard samples.")
-@click.option("--out", default=None, type=click.Path(path_type=Path))
+@click.option("--out", default=None, type=OUT)
 def plan(
     *, run: str, runs_root: str | None, as_json: bool, selection: str | None, out: Path | None, **how: Any
 ) -> None:
@@ -441,7 +465,7 @@ def _planned(
     help="End once plan - control is known within +- W, such as 0.05.",
 )
 @click.option("--oracle", is_flag=True, help="Also retrain without as many rows, chosen by who knows the canaries.")
-@click.option("--out", default=None, type=click.Path(path_type=Path))
+@click.option("--out", default=None, type=OUT)
 def measure(*, run: str, runs_root: str | None, as_json: bool, plan_dir: str, out: Path | None, **how: Any) -> None:
     """Retrain under a plan, a random control of its size and without duplicates, over several seeds."""
     from carto_core.workflows.measuring import measure_plan
@@ -488,7 +512,7 @@ def _number(value: float | None) -> str:
 @_run_command
 @click.argument("plan_dir", metavar="PLAN_DIR")
 @click.option("--format", "file_format", type=click.Choice(list(EXPORTS)), default="parquet", show_default=True)
-@click.option("--out", required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=OUT)
 @click.option("--without-canaries", is_flag=True, help="Leave out planted keys.")
 @click.option("--corpus", is_flag=True, help="Write the cleaned corpus (JSONL) instead.")
 def export(*, run: str, runs_root: str | None, as_json: bool, plan_dir: str, out: Path, **how: Any) -> None:
@@ -503,7 +527,7 @@ def export(*, run: str, runs_root: str | None, as_json: bool, plan_dir: str, out
 @click.argument("plan_dir", metavar="PLAN_DIR")
 @click.option("--seed", type=int, default=None, help="Of initialisation and order (default: the run's own).")
 @click.option("--equal", type=click.Choice(["steps", "epochs"]), default="steps", show_default=True)
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The new run's directory.")
+@click.option("--out", required=True, type=OUT, help="The new run's directory.")
 @click.option("--resume", is_flag=True, help="Go on with the interrupted retrain in --out.")
 def retrain(
     *, run: str, runs_root: str | None, as_json: bool, plan_dir: str, out: Path, resume: bool, **how: Any
@@ -556,7 +580,7 @@ def compare(*, run_a: str, run_b: str, runs_root: str | None, as_json: bool, **h
 @cli.command()
 @_run_command
 @click.argument("plan_dir", metavar="PLAN_DIR")
-@click.option("--out", default=None, type=click.Path(path_type=Path), help="Default: RUN/plans/HASH/report.html.")
+@click.option("--out", default=None, type=OUT, help="Default: RUN/plans/HASH/report.html.")
 @click.option(
     "--with-texts", type=int, default=0, metavar="N", help="Print the N most memorized affected samples in full."
 )
@@ -574,19 +598,21 @@ def report(*, run: str, runs_root: str | None, as_json: bool, plan_dir: str, **h
 @json_option
 def runs(*, runs_root: str | None, as_json: bool) -> None:
     """List the runs."""
-    found = [Run(files) for files in list_runs(runs_root)]
+    readable, unreadable = readable_runs(runs_root)
+    found = [Run(files) for files in readable]
     rows = [
         {
             "run": r.run_id,
             "status": r.status,
-            "num_samples": r.manifest.get("num_samples"),
-            "created": r.manifest.get("created"),
+            "num_samples": r.manifest["num_samples"],
+            "created": r.manifest["created"],
         }
         for r in found
     ]
     lines = [f"{row['run']:24} {row['status']:12} {row['num_samples']:>9,} samples  {row['created']}" for row in rows]
+    lines += [f"{name:24} unreadable: {problem}" for name, problem in unreadable.items()]
     empty = f"no runs under {resolve_runs_root(runs_root)}; make one with: python -m carto_core demo"
-    _show({"runs": rows}, "\n".join(lines) or empty, as_json=as_json)
+    _show({"runs": rows, "unreadable": unreadable}, "\n".join(map(one_line, lines)) or empty, as_json=as_json)
 
 
 @cli.command()
@@ -626,7 +652,7 @@ def _confirm_deletion(run: Run, *, as_json: bool) -> None:
 @cli.command(name="open")
 @click.argument("run", required=False, metavar="[RUN]")
 @runs_root_option
-@click.option("--port", type=int, default=None, help="Default: 8501, or the next free one.")
+@click.option("--port", type=click.IntRange(1, 65535), default=None, help="Default: 8501, or the next free one.")
 @click.option("--no-browser", is_flag=True)
 @mask_option
 @click.option(
@@ -650,7 +676,7 @@ def open_dashboard(
 
 @cli.command()
 @runs_root_option
-@click.option("--port", type=int, default=None)
+@click.option("--port", type=click.IntRange(1, 65535), default=None)
 @click.option("--no-open", is_flag=True, help="Train and audit only.")
 @json_option
 def demo(*, runs_root: str | None, port: int | None, no_open: bool, as_json: bool) -> None:

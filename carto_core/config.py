@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import reprlib
+import types
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from carto_core.errors import ConfigError
 
@@ -15,6 +18,10 @@ Precision = Literal["float32", "bf16"]
 GPT2_VOCAB_SIZE = 50257
 DEFAULT_VOCAB_SIZE = 512
 OWN_SIZES: dict[str, dict[str, int]] = {"lstm": {"embed": 96}, "gpt": {"heads": 4}}  # sizes of one task alone
+# Beyond these nothing could be trained or written: a clear refusal instead of hours, or of all memory.
+MAX_VOCAB_SIZE, MAX_CANARIES, MAX_REPEATS = 1_000_000, 100_000, 100_000
+MAX_SIZES = {"embed": 65_536, "hidden": 65_536, "layers": 1_000, "heads": 65_536, "context": 1_000_000}
+MAX_EPOCHS, MAX_SNAPSHOTS, MAX_THREADS, MAX_BATCH, MAX_SEED = 1_000_000, 10_000, 1_024, 1_000_000, 2**63 - 1
 CANARY_KINDS = ("template", "words", "shuffled", "variant", "varied")  # made in `corpus.canaries`
 
 
@@ -33,12 +40,19 @@ class _Config:
         Raises:
             ConfigError: a field is unknown, missing or out of range.
         """
+        if not isinstance(fields, dict):
+            raise ConfigError(f"{cls.__name__} must be an object, got {reprlib.repr(fields)}")
         known = {f.name for f in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
         unknown = sorted(set(fields) - known)
         if unknown:
             raise ConfigError(f"{cls.__name__} has no field {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        hints = _hints(cls)
+        for name, value in values.items():
+            if not _fits(value, hints[name]):
+                raise ConfigError(f"{cls.__name__}.{name} must be {_words_of(hints[name])}, got {reprlib.repr(value)}")
         try:
-            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+            return cls(**values)
         except TypeError as error:
             raise ConfigError(f"{cls.__name__}: {error}") from None
 
@@ -80,13 +94,16 @@ class CorpusConfig(_Config):
         size = self.vocab_size or 0
         fits = self.vocabulary == "bpe" or size == GPT2_VOCAB_SIZE
         _require(fits, f"--vocabulary gpt2 has {GPT2_VOCAB_SIZE} entries, got --vocab-size {size}; leave it out")
-        _require(size >= 300, f"--vocab-size must be at least 300 (256 bytes and some), got {size}")
+        _require(
+            300 <= size <= MAX_VOCAB_SIZE,
+            f"--vocab-size must lie between 300 (256 bytes and some) and {MAX_VOCAB_SIZE:,}, got {size}",
+        )
         _require(0 < self.validation < 1, f"--validation must lie between 0 and 1, got {self.validation}")
         _require(self.split in ("line", "paragraph"), f"--split must be line or paragraph, got {self.split!r}")
         _require(self.max_chars is None or self.max_chars >= 1, f"--max-chars must be 1 or more, got {self.max_chars}")
         good = self.piece_words is None or self.piece_words >= 2
         _require(good, f"--piece-words must be 2 or more, got {self.piece_words}")
-        _require(self.cap_seed >= 0, f"cap_seed must be 0 or more, got {self.cap_seed}")
+        _require(0 <= self.cap_seed <= MAX_SEED, f"cap_seed must be 0 to {MAX_SEED}, got {self.cap_seed}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +121,11 @@ class CanaryConfig(_Config):
     kinds: tuple[str, ...] = CANARY_KINDS
 
     def __post_init__(self) -> None:
-        _require(self.num_inserted >= 0, f"--canaries must be 0 or more, got {self.num_inserted}")
-        good = bool(self.repeats) and all(r >= 1 for r in self.repeats) and len(set(self.repeats)) == len(self.repeats)
-        _require(good, f"--canary-repeats must be distinct numbers >= 1, got {list(self.repeats)}")
+        fits = 0 <= self.num_inserted <= MAX_CANARIES
+        _require(fits, f"--canaries must be 0 to {MAX_CANARIES:,}, got {self.num_inserted}")
+        good = bool(self.repeats) and len(set(self.repeats)) == len(self.repeats)
+        good = good and all(1 <= r <= MAX_REPEATS for r in self.repeats)
+        _require(good, f"--canary-repeats must be distinct numbers from 1 to {MAX_REPEATS:,}, got {list(self.repeats)}")
         known = bool(self.kinds) and set(self.kinds) <= set(CANARY_KINDS) and len(set(self.kinds)) == len(self.kinds)
         _require(known, f"--canary-kinds must be distinct, among {', '.join(CANARY_KINDS)}; got {list(self.kinds)}")
 
@@ -144,7 +163,8 @@ class ModelConfig(_Config):
             _require(not foreign, f"a model of task {self.task} has no --{name}, got {value}; leave it out")
         for name in ("embed", "hidden", "layers", "heads", "context"):
             value = getattr(self, name)
-            _require(value is None or value >= 1, f"--{name} must be at least 1, got {value}")
+            good = value is None or 1 <= value <= MAX_SIZES[name]
+            _require(good, f"--{name} must be 1 to {MAX_SIZES[name]:,}, got {value}")
         _require(0 <= self.dropout < 1, f"--dropout must lie in [0, 1), got {self.dropout}")
         whole = self.heads is None or self.hidden % self.heads == 0
         _require(whole, f"--hidden must be a multiple of --heads, got hidden {self.hidden} and heads {self.heads}")
@@ -182,16 +202,23 @@ class EngineConfig(_Config):
     clip: float = 1.0
 
     def __post_init__(self) -> None:
-        _require(self.epochs > 0, f"--epochs must be above 0, got {self.epochs}")
-        _require(self.snapshots >= 1, f"--snapshots must be at least 1, got {self.snapshots}")
+        _require(
+            0 < self.epochs <= MAX_EPOCHS, f"--epochs must be above 0 and at most {MAX_EPOCHS:,}, got {self.epochs}"
+        )
+        good = 1 <= self.snapshots <= MAX_SNAPSHOTS
+        _require(good, f"--snapshots must be 1 to {MAX_SNAPSHOTS:,}, got {self.snapshots}")
         _require(self.losses in ("after", "during", "both"), f"--losses: after, during or both, got {self.losses!r}")
         _require(self.device in ("auto", "cpu", "cuda"), f"--device: auto, cpu or cuda, got {self.device!r}")
         _require(self.precision in ("float32", "bf16"), f"--precision: float32 or bf16, got {self.precision!r}")
-        _require(self.threads >= 1, f"--threads must be at least 1, got {self.threads}")
-        _require(self.batch_size >= 1, f"--batch-size must be at least 1, got {self.batch_size}")
-        _require(self.learning_rate > 0, f"--learning-rate must be above 0, got {self.learning_rate}")
-        _require(self.weight_decay >= 0, f"--weight-decay must be 0 or more, got {self.weight_decay}")
-        _require(self.seed >= 0, f"--seed must be 0 or more, got {self.seed}")
+        _require(1 <= self.threads <= MAX_THREADS, f"--threads must be 1 to {MAX_THREADS:,}, got {self.threads}")
+        good = 1 <= self.batch_size <= MAX_BATCH
+        _require(good, f"--batch-size must be 1 to {MAX_BATCH:,}, got {self.batch_size}")
+        good = 0 < self.learning_rate < math.inf
+        _require(good, f"--learning-rate must be a finite number above 0, got {self.learning_rate}")
+        good = 0 <= self.weight_decay < math.inf
+        _require(good, f"--weight-decay must be a finite number of 0 or more, got {self.weight_decay}")
+        _require(0 < self.clip < math.inf, f"clip must be a finite number above 0, got {self.clip}")
+        _require(0 <= self.seed <= MAX_SEED, f"--seed must be 0 to {MAX_SEED}, got {self.seed}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,6 +289,29 @@ class ScoreConfig(_Config):
         for name in ("cut_x", "cut_y"):
             value = getattr(self, name)
             _require(0 <= value <= 100, f"--{name.replace('_', '-')} is a percentile: 0 to 100, got {value}")
+
+
+@functools.cache
+def _hints(config: type) -> dict[str, Any]:
+    return get_type_hints(config)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Return whether a value from JSON is of a field's type; a whole number is a float too, true and false are none."""
+    options = get_args(hint)
+    if get_origin(hint) is types.UnionType:
+        return any(_fits(value, option) for option in options)
+    if get_origin(hint) is Literal:
+        return isinstance(value, str) and value in options
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(part, options[0]) for part in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, hint) and not (hint is int and isinstance(value, bool))
+
+
+def _words_of(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "").replace(" | ", " or ")
 
 
 def _require(condition: bool, message: str) -> None:  # noqa: FBT001 (a condition is what it is)

@@ -9,6 +9,7 @@
     + RunNotSealed     the run is still being written
     + RunExists        the directory to be written is there already
     + RunCorrupt       files disagree with the run's manifest
+  x TrainingDiverged   a loss or a gradient became infinite or not a number
   x SelectionError     a rule that cannot be resolved, or resolves to nothing
   x PlanError          an intervention that cannot be made, or a plan file that is damaged
   x CompareError       two runs that have nothing to compare
@@ -24,6 +25,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable
+from typing import Any
 
 
 class CartoError(Exception):
@@ -65,6 +67,21 @@ class RunExists(RunError):
 
 class RunCorrupt(RunError):
     """Files disagree with the run's manifest."""
+
+
+class TrainingDiverged(CartoError):
+    """A loss or a gradient became infinite or not a number.
+
+    Attributes:
+        sample_ids: whose losses, in order; all of a gradient's batch.
+    """
+
+    def __init__(self, message: str, sample_ids: Iterable[int] = ()) -> None:
+        super().__init__(message)
+        self.sample_ids = list(sample_ids)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # it comes out of processes that train side by side
+        return type(self), (str(self), self.sample_ids)
 
 
 class SelectionError(CartoError):

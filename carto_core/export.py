@@ -14,11 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from carto_core import __version__
-from carto_core.errors import PlanError
+from carto_core.errors import PlanError, SelectionError
 from carto_core.interventions import plan_sha256
+from carto_core.rules import FORMS, check_form
 from carto_core.store import schema
 from carto_core.store.reader import Run, meta_of
 from carto_core.store.rundir import now, replacing, write_json
+from carto_core.store.shapes import COUNT, FLAG, SHA256, TEXT, exactly, read_json
 from carto_core.store.writer import write_table
 from carto_core.types import Plan, SampleTable
 
@@ -45,7 +47,10 @@ COLUMNS = [
     "canary_id",
     "reason",
 ]
-SPREADSHEET_TRIGGERS = ("=", "+", "-", "@", "\t", "\r")
+PLAN = {"version": exactly(1), "plan_sha256": SHA256, "run_id": TEXT, "corpus_sha256": SHA256, "action": TEXT}
+PLAN |= {"rule": {"type": TEXT}, "notes": [TEXT], "num_affected": COUNT, "report_seen": FLAG, "created": TEXT}
+PLAN_CURE = "make the plan again: python -m carto_core plan"
+SPREADSHEET_TRIGGERS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def write_plan(run: Run, plan: Plan, table: SampleTable, *, out: str | Path | None = None) -> Path:
@@ -119,8 +124,8 @@ def read_plan(folder: str | Path, table: SampleTable) -> tuple[Plan, dict[str, A
         PlanError: a file is missing or damaged, or the plan belongs to another run or corpus.
     """
     folder = Path(folder)
+    facts = read_plan_json(folder)
     try:
-        facts = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
         rows = pq.read_table(folder / "plan.parquet").to_pydict()
         plan = Plan(
             repeats=np.array(rows["repeat"], np.int32),
@@ -132,13 +137,30 @@ def read_plan(folder: str | Path, table: SampleTable) -> tuple[Plan, dict[str, A
         )
         run_id, digest = facts["run_id"], facts["plan_sha256"]
         owner = facts["corpus_sha256"], rows["key"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
-        raise PlanError(f"{folder} is not a readable plan directory: {error!r}") from None
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, pa.ArrowException) as error:
+        raise PlanError(f"{folder} is not a readable plan directory: {error!r}; {PLAN_CURE}") from None
     if not table.is_named(run_id) or owner != (table.corpus_sha256, table.key.tolist()):
         raise PlanError(f"the plan in {folder} was made for another run ({run_id}), not for {table.run_id}")
     if plan_sha256(plan, table) != digest:
         raise PlanError(f"{folder}/plan.parquet does not match the hash in plan.json; make the plan again")
+    if (plan.repeats < 0).any() or not (np.isfinite(plan.weights) & (plan.weights >= 0)).all():
+        raise PlanError(f"{folder}/plan.parquet holds repeats or weights that are below 0 or no number; {PLAN_CURE}")
     return plan, facts
+
+
+def read_plan_json(folder: Path) -> dict[str, Any]:
+    """Return a plan directory's `plan.json`.
+
+    Raises:
+        PlanError: it is missing or damaged, or of another version.
+    """
+    facts = read_json(folder / "plan.json", PLAN, error=PlanError, cure=PLAN_CURE)
+    try:
+        if facts["rule"]["type"] in FORMS:  # the rows decide, also those of a rule that a later program knows
+            check_form(facts["rule"])
+    except SelectionError as error:
+        raise PlanError(f"{folder / 'plan.json'}: {error}; {PLAN_CURE}") from None
+    return facts
 
 
 def export_list(

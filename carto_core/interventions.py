@@ -17,6 +17,8 @@ from carto_core.types import Action, Bool, Plan, SampleTable, Selection
 DEFAULT_FACTOR: dict[str, float] = {"reweight": 0.5, "upsample": 2}
 DEFAULT_ALPHA = 0.5
 DEFAULT_GAMMA = 2
+WEIGHTS = (1e-6, 1e6)  # beyond these a float32 sum of weighted losses loses the others
+MAX_REPEATS = 1000  # an epoch; beyond it hardly anything else is trained on
 
 
 def make_plan(selection: Selection, table: SampleTable, *, action: str, factor: float | None = None) -> Plan:
@@ -26,7 +28,8 @@ def make_plan(selection: Selection, table: SampleTable, *, action: str, factor: 
         selection: resolved against `table`.
         table: the run's samples.
         action: `prune` (never drawn), `reweight` (loss times `factor`) or `upsample` (drawn `factor` times an epoch).
-        factor: for reweight above 0 and not 1 (default 0.5); for upsample a whole number of 2 or more (default 2).
+        factor: for reweight within `WEIGHTS` and not 1 (default 0.5); for upsample a whole number from 2 to `MAX_REPEATS`
+            (default 2).
 
     Raises:
         PlanError: the action is unknown, the factor does not fit it, or the selection is empty or is everything
@@ -75,8 +78,8 @@ def quadrant_policy(
     Raises:
         PlanError: alpha or gamma is out of range.
     """
-    if not 0 < alpha < 1:
-        raise PlanError(f"--alpha must lie between 0 and 1, got {alpha}")
+    if not WEIGHTS[0] <= alpha < 1:
+        raise PlanError(f"--alpha must lie between {WEIGHTS[0]:g} and 1, got {alpha}")
     gamma = _checked_factor("upsample", gamma)
     quadrant = cuts.assign(table.scores)
     repeats, weights = _nothing_changed(len(table))
@@ -151,10 +154,11 @@ def _checked_factor(action: str, factor: float | None) -> float:
             raise PlanError("--factor has no meaning for prune; leave it out")
         return 0.0
     value = DEFAULT_FACTOR[action] if factor is None else factor
-    if action == "reweight" and not (np.isfinite(value) and value > 0 and np.float32(value) != 1):
-        raise PlanError(f"reweight needs a factor above 0 and other than 1, got {value:g}")
-    if action == "upsample" and not (np.isfinite(value) and value >= 2 and value == int(value)):
-        raise PlanError(f"upsample needs a whole factor of 2 or more, got {value:g}")
+    low, high = WEIGHTS
+    if action == "reweight" and not (low <= value <= high and np.float32(value) != 1):
+        raise PlanError(f"reweight needs a factor from {low:g} to {high:g} and other than 1, got {value:g}")
+    if action == "upsample" and not (2 <= value <= MAX_REPEATS and value == int(value)):
+        raise PlanError(f"upsample needs a whole factor from 2 to {MAX_REPEATS:,}, got {value:g}")
     return float(value)
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import copy
 import json
+import reprlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from carto_core.errors import SelectionError
 from carto_core.quadrants import QUADRANTS
 from carto_core.scores import SCORES
+from carto_core.store.shapes import FLAG, NUMBER, OBJECT, TEXT, Kind, among, maybe, optional, problem_of
 
 Rule = dict[str, Any]
 
@@ -79,6 +81,23 @@ def check_depth(rule: Any, *, limit: int = MAX_DEPTH) -> None:
         )
 
 
+def check_form(rule: Any) -> None:
+    """Raise SelectionError where a rule that somebody else wrote has not the fields of its type, at any depth."""
+    check_depth(rule)
+    level = [rule]
+    while level:
+        for part in level:
+            kind = part.get("type") if isinstance(part, dict) else None
+            form = FORMS.get(kind) if isinstance(kind, str) else None
+            if form is None:
+                raise SelectionError(
+                    f'a rule is an object with a "type" among {", ".join(FORMS)}; got {reprlib.repr(part)}'
+                )
+            if problem := problem_of(part, form):
+                raise SelectionError(f"rule of type {kind}: {problem}")
+        level = [part for upper in level for part in [*upper.get("rules", []), *_one(upper)]]
+
+
 def describe(rule: Rule | None) -> str:
     """Return a rule in words, as plain text of bounded length; it may hold the corpus's own words.
 
@@ -89,9 +108,13 @@ def describe(rule: Rule | None) -> str:
     try:
         check_depth(rule)
         words = _words(rule)
-    except (KeyError, TypeError, ValueError, AttributeError, SelectionError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, SelectionError):
         return "a rule that cannot be read"
     return words if len(words) <= _MAX_WORDS else f"{words[: _MAX_WORDS - 1]}…"
+
+
+def _one(rule: Rule) -> list[Any]:
+    return [rule["rule"]] if "rule" in rule else []
 
 
 def _parts(rule: Any) -> list[Any]:
@@ -172,6 +195,27 @@ def _title(score: str) -> str:
     return SCORES[score].title if score in SCORES else score
 
 
+_INNER = Kind("a list of one rule or more", lambda value: isinstance(value, list) and bool(value))
+FORMS: dict[str, dict[str, Any]] = {
+    "polygon": {"x": TEXT, "y": TEXT, "polygons": [[[NUMBER]]]},
+    "quadrant": {"name": among(*QUADRANTS), "x": TEXT, "y": TEXT, "tau_x": NUMBER, "tau_y": NUMBER},
+    "top": {"by": TEXT, "q": NUMBER},
+    "keys": {"keys": [TEXT]},
+    "range": {"score": TEXT, "low": maybe(NUMBER), "high": maybe(NUMBER)},
+    "filter": {
+        "source?": optional([TEXT]),
+        "min_tokens?": maybe(NUMBER),
+        "max_tokens?": maybe(NUMBER),
+        "duplicates?": optional(FLAG),
+        "text?": maybe(TEXT),
+    },
+    "all": {"rules": _INNER},
+    "any": {"rules": _INNER},
+    "duplicates_of": {"rule": OBJECT},
+    "combined": {"op": among(*OPS), "rules": _INNER},
+    "policy": {"alpha": NUMBER, "gamma": NUMBER, "x": TEXT, "y": TEXT, "tau_x": NUMBER, "tau_y": NUMBER},
+    "deduplicate": {},
+}
 WORDS: dict[str, Callable[[Rule], str]] = {
     "polygon": _outlines,
     "quadrant": lambda rule: f"quadrant {QUADRANTS[rule['name']].title}",

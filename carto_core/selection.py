@@ -15,11 +15,10 @@ lists the types and their fields:
 
 from __future__ import annotations
 
+import heapq
 import inspect
-import json
 import math
 import reprlib
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,11 +31,15 @@ from carto_core import quadrants
 from carto_core.errors import SelectionError
 from carto_core.rules import OPS, Rule, canonical, check_depth, combine
 from carto_core.scores import SCORES
+from carto_core.store.shapes import NUMBER, TEXT, exactly, read_json
 from carto_core.types import Bool, Float32, Float64, Int32, SampleTable, Selection
 
+OUTLINES = {"version": exactly(1), "x": TEXT, "y": TEXT, "polygons": [[[NUMBER]]]}
 Search = Callable[[str], Int32]
 
 MAX_VERTICES = 64
+MAX_DRAWN = 100_000  # of one polygon as it is given, before it is simplified
+LARGEST = 1e100  # no score comes near it, and products of two such numbers are still numbers
 _SIGNIFICANT_DIGITS = 5
 
 
@@ -125,13 +128,7 @@ def simplify_polygon(points: Any, max_vertices: int = MAX_VERTICES) -> list[list
     """
     (vertices,) = _polygons([points])
     vertices = np.array([[_rounded(value) for value in vertex] for vertex in vertices])
-    while len(vertices) > 3:
-        areas = _corner_areas(vertices)
-        smallest = int(np.argmin(areas))
-        if areas[smallest] > 0 and len(vertices) <= max_vertices:
-            break
-        vertices = np.delete(vertices, smallest, axis=0)
-    return vertices.tolist()
+    return vertices[_kept_corners(vertices, max_vertices)].tolist()
 
 
 def polygon_file(rule: Rule) -> dict[str, Any]:
@@ -151,9 +148,9 @@ def read_polygon_file(path: str | Path) -> Rule:
     Raises:
         SelectionError: the file cannot be read, is no polygon file, or holds a polygon that is none.
     """
-    fields = _read_json(Path(path))
-    if set(fields) != {"version", "x", "y", "polygons"} or fields["version"] != 1:
-        raise SelectionError(f'{path} is no polygon file: it needs "version": 1, "x", "y" and "polygons", nothing else')
+    cure = 'a polygon file holds "version": 1, "x", "y" and "polygons", nothing else'
+    fields = read_json(Path(path), OUTLINES, error=SelectionError, cure=cure)
+    _check(set(fields) == set(OUTLINES), f"{path} holds other fields too; {cure}")
     polygons = [simplify_polygon(p.tolist()) for p in _polygons(fields["polygons"])]
     return {"type": "polygon", "x": fields["x"], "y": fields["y"], "polygons": polygons}
 
@@ -383,21 +380,45 @@ def _polygons(polygons: Any) -> list[Float64]:
 def _vertices(polygon: Any) -> Float64:
     try:
         vertices = np.asarray(polygon)
-    except (TypeError, ValueError):  # rows of different lengths
+    except (TypeError, ValueError, OverflowError, RecursionError):  # rows of different lengths, lists without end
         vertices = np.empty((0, 0))
     good = vertices.dtype.kind in "iuf" and vertices.ndim == 2 and vertices.shape[1] == 2
     _check(good, f"a polygon is a list of [x, y] numbers, got {_short(polygon)}")
     vertices = vertices.astype(np.float64)
     _check(len(vertices) >= 3, f"a polygon needs at least 3 vertices, got {len(vertices)}")
-    _check(bool(np.isfinite(vertices).all()), f"a polygon's vertices must be finite numbers, got {_short(polygon)}")
+    _check(len(vertices) <= MAX_DRAWN, f"a polygon has at most {MAX_DRAWN:,} vertices, got {len(vertices):,}")
+    good = bool((np.abs(vertices) <= LARGEST).all())
+    _check(good, f"a polygon's vertices must be finite numbers of at most {LARGEST:g}, got {_short(polygon)}")
     return vertices
 
 
-def _corner_areas(vertices: Float64) -> Float64:
-    """float64[V]: twice the area of the triangle that each corner makes with its two neighbours."""
-    with np.errstate(over="ignore", invalid="ignore"):  # absurdly large corners still give some answer
-        before, after = np.roll(vertices, 1, axis=0) - vertices, np.roll(vertices, -1, axis=0) - vertices
-        return np.abs(before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0])
+def _kept_corners(vertices: Float64, max_vertices: int) -> list[int]:
+    """Return the places of the corners that are kept: the least triangle goes first, of equal ones the first corner's."""
+    size = len(vertices)
+    before, after = [(i - 1) % size for i in range(size)], [(i + 1) % size for i in range(size)]
+    corners = vertices.tolist()
+
+    def area(i: int) -> float:
+        """Twice the area of the triangle that a corner makes with its two neighbours."""
+        (x, y), (a, b), (c, d) = corners[i], corners[before[i]], corners[after[i]]
+        return abs((a - x) * (d - y) - (b - y) * (c - x))
+
+    present = [area(i) for i in range(size)]
+    waiting = [(found, i) for i, found in enumerate(present)]
+    heapq.heapify(waiting)
+    left, gone = size, [False] * size
+    while left > 3:
+        found, i = heapq.heappop(waiting)
+        if gone[i] or found != present[i]:
+            continue  # it has been taken out, or measured anew
+        if found > 0 and left <= max_vertices:
+            break
+        gone[i], left = True, left - 1
+        after[before[i]], before[after[i]] = after[i], before[i]
+        for j in (before[i], after[i]):
+            present[j] = area(j)
+            heapq.heappush(waiting, (present[j], j))
+    return [i for i in range(size) if not gone[i]]
 
 
 def _rounded(value: float) -> float:
@@ -415,8 +436,7 @@ def _is_texts(value: Any) -> bool:
 
 
 def _number(value: Any, name: str) -> float:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-    _check(good, f"{name} must be a finite number, got {_short(value)}")
+    _check(NUMBER.fits(value), f"{name} must be a finite number, got {_short(value)}")
     return float(value)
 
 
@@ -431,12 +451,3 @@ def _check(condition: bool, message: str) -> None:  # noqa: FBT001 (a condition 
 
 def _short(value: Any) -> str:
     return reprlib.repr(value)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise SelectionError(f"{path} cannot be read as JSON: {error}") from None
-    _check(isinstance(fields, dict), f"{path} must hold a JSON object, not {_short(fields)}")
-    return fields

@@ -129,7 +129,7 @@ def test_a_plan_directory_that_lacks_a_file_is_refused(damage, run, table):
     folder = write_plan(run, plan_for(table, [3], action="prune"), table)
     (folder / damage).unlink()
 
-    with pytest.raises(PlanError, match="not a readable plan directory"):
+    with pytest.raises(PlanError, match=r"cannot be read|not a readable plan directory"):
         read_plan(folder, table)
 
 
@@ -137,7 +137,7 @@ def test_a_plan_file_that_is_no_json_is_refused(run, table):
     folder = write_plan(run, plan_for(table, [3], action="prune"), table)
     (folder / "plan.json").write_text("{")
 
-    with pytest.raises(PlanError, match="not a readable plan directory"):
+    with pytest.raises(PlanError, match=r"plan\.json cannot be read"):
         read_plan(folder, table)
 
 
@@ -178,7 +178,7 @@ def test_a_users_row_has_no_canary_id_and_a_planted_row_has_its_own(file_format,
 
 @pytest.mark.parametrize(
     "trigger",
-    ["=", "+", "-", "@", "\t", "\r"],
+    ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"],
 )
 def test_a_csv_cell_that_a_spreadsheet_would_execute_is_neutralised(trigger, run, table, tmp_path):
     table.key[1] = f"{trigger}cmd|' /C calc'!A0"

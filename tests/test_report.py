@@ -265,7 +265,10 @@ def test_the_verdict_is_the_interval_in_words(run, shift, kind, said):
 def test_a_measurement_without_canaries_says_so(run):
     plan_dir = saved_plan(run, hotspots(run))
     nothing = {"k": 0, "n": 0}
-    none = {"extraction": {"calibration": nothing, "report": nothing}, "exposure": None}
+    none = {
+        "extraction": {"calibration": nothing, "report": nothing},
+        "exposure": {"calibration": None, "report": None},
+    }
     measure(run, plan_dir, [a | none for a in ARMS])
 
     page = page_of(run, plan_dir)
@@ -331,7 +334,9 @@ def test_without_a_measurement_the_report_says_so_and_how_to_get_one(run):
 def test_audits_that_were_not_run_are_named_with_their_command(run):
     extraction = {"n": 16, "k": 4, "rate": 0.25, "low": 0.1, "high": 0.5}
     none = {"n": 0, "k": 0, "rate": None, "low": None, "high": None}
-    summary = {role: {"inserted": extraction, "control": none} for role in ("calibration", "report")}
+    summary = {
+        role: {"inserted": extraction | {"by_repeats": {}}, "control": none} for role in ("calibration", "report")
+    }
     content = {"name": "extraction", "definition": "What was <b>asked</b>.", "summary": summary, "per_item": []}
     write_json(run.files.audits / "extraction.json", content)
 
@@ -669,18 +674,18 @@ def test_mistakes_are_said(run, tmp_path):
 
     with pytest.raises(ConfigError, match="--with-texts must be 0 or more, got -1"):
         write_report(run, plan_dir, with_texts=-1)
-    with pytest.raises(PlanError, match="not a readable plan directory"):
+    with pytest.raises(PlanError, match=r"plan\.json cannot be read"):
         write_report(run, tmp_path / "nowhere")
     light.measurement_dir(run, plan_dir).mkdir(parents=True)
     for broken in ("{", "[]", '{"arms": [], "effects": []}'):
         (light.measurement_dir(run, plan_dir) / "measure.json").write_text(broken)
-        with pytest.raises(RunCorrupt, match=r"measure\.json cannot be read .*; measure the plan again"):
+        with pytest.raises(RunCorrupt, match=r"measure\.json cannot be read: .*; .*measure the plan again"):
             write_report(run, plan_dir)
     (light.measurement_dir(run, plan_dir) / "measure.json").unlink()
     run.files.audits.mkdir(exist_ok=True)
     (run.files.audits / "natural.json").write_text("{")
     with pytest.raises(
-        RunCorrupt, match=r"natural\.json cannot be read .*; run: python -m carto_core audit run natural"
+        RunCorrupt, match=r"natural\.json cannot be read: .*; run: python -m carto_core audit run natural"
     ):
         write_report(run, plan_dir)
     assert not (plan_dir / "report.html").exists()

@@ -105,6 +105,29 @@ def _make_run(path, *, num_samples, num_snapshots, seed, canaries, losses, seale
         light.score(run, config or ScoreConfig())
 
 
+def keep_snapshots(run, count):
+    """Leave a run that trains its first snapshots only."""
+    first = PartWriter(run.files).snapshots[:count]
+    write_json(run.files.parts / "snapshots.json", [snapshot._asdict() for snapshot in first])
+
+
+def as_retrain(run, parent, plan_sha256="ab" * 32):
+    """Let a run's manifest say that it was trained under a plan of another run."""
+    update_manifest(run.files, parent_run=parent, plan_sha256=plan_sha256, train_seed=0, equal="steps")
+
+
+def write_audit(run, name, rows):
+    """Write `audits/NAME.json` of these rows, what they leave out filled in; its summary counts nothing."""
+    share = {"k": 0, "n": 0, "rate": None, "low": None, "high": None}
+    of_halves = {role: {"inserted": share | {"by_repeats": {}}, "control": share} for role in ROLES}
+    summary, others = {
+        "extraction": (of_halves, {"repeats": 1, "inserted": True}),
+        "natural": (share, {"group_size": 2, "prefix": "", "expected": "", "decoded": ""}),
+    }[name]
+    content = {"name": name, "definition": "", "summary": summary, "per_item": [others | row for row in rows]}
+    write_json(run.files.audits / f"{name}.json", content)
+
+
 def prepare(run, *, seed=0):
     """Write what `prepare` would, without a model: secrets are known by their copies, words are tokens."""
     rng = np.random.default_rng([seed, 1])
@@ -215,6 +238,7 @@ def _manifest(path, rows, *, num_snapshots, seed, losses):
         "seed": seed,
         "report_seen": False,
         "scores": ScoreConfig().to_dict(),
+        "steps": 10 * num_snapshots,
         "wall_s": 1.5,
         "train_s": 20.0,
         "measure_s": 5.0,

@@ -1,6 +1,7 @@
 """Read a user's corpus from JSONL, Parquet, CSV or plain text into rows with stable keys.
 
-Columns other than key, text and source travel along as `meta`. Nothing is cut, cleaned or reordered.
+Columns other than key, text and source travel along as `meta`. Nothing is cut, cleaned or reordered: what cannot be kept
+as it is, is refused. `limits` says how large a corpus and one text may be.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import orjson
 import pyarrow as pa
@@ -20,8 +24,10 @@ import pyarrow.parquet as pq
 
 from carto_core.config import CorpusConfig
 from carto_core.corpus.catalog import CATALOG, prepared_file
+from carto_core.corpus.limits import BATCH_ROWS, Budget, max_text_chars, slices, too_long
 from carto_core.errors import CorpusError
 
+MAX_NAME_CHARS = 1000  # of a key or a source
 TEXT_SUFFIXES = (".txt", ".text", ".md")
 
 
@@ -49,10 +55,11 @@ def read_corpus(config: CorpusConfig) -> list[Row]:
         config: `path` is a file, a folder of files (read in order of name), or a name in `CATALOG`.
 
     Raises:
-        CorpusError: the path or a column is missing, a named corpus is not fetched, a line cannot be parsed, a text is not a string, keys repeat,
-            or no row holds text.
+        CorpusError: the path or a column is missing, a named corpus is not fetched, a file or a line cannot be parsed, a text
+            or key is none, keys repeat, something is larger than `limits` allows, or no row holds text.
     """
-    rows = [row for path in _files_of(config.path) for row in _read_file(path, config)]
+    budget = Budget()
+    rows = [row for path in _files_of(config.path) for row in _read_file(path, config, budget)]
     if not rows:
         raise CorpusError(f"{config.path} holds no text; a corpus needs at least one non-empty row")
     _require_unique_keys(rows, config)
@@ -71,28 +78,36 @@ def _files_of(path: str) -> list[Path]:
     if path in CATALOG:
         return [prepared_file(path)]
     root = Path(path)
-    if root.is_dir():
-        files = sorted(p for p in root.iterdir() if p.suffix.lower() in _READERS)
-        if not files:
-            raise CorpusError(f"{path} is a folder without any {', '.join(_READERS)} file")
-        return files
-    if not root.is_file():
+    try:
+        files = sorted(p for p in root.iterdir() if p.suffix.lower() in _READERS) if root.is_dir() else [root]
+        odd = [file.name for file in files if not file.is_file()]
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"no corpus at {path[:200]!r}: {getattr(error, 'strerror', None) or error}") from None
+    if not files:
+        raise CorpusError(f"{path} is a folder without any {', '.join(_READERS)} file")
+    if odd and files == [root]:
         raise CorpusError(f"no corpus at {path}: there is no such file or folder")
-    return [root]
+    if odd:
+        raise CorpusError(f"{odd[0]} in the folder {path} is no file that can be read; take it out of the folder")
+    return files
 
 
-def _read_file(path: Path, config: CorpusConfig) -> Iterator[Row]:
+def _read_file(path: Path, config: CorpusConfig, budget: Budget) -> Iterator[Row]:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise CorpusError(
             f"{path.name}: cannot read {path.suffix or 'a file without suffix'}; give {', '.join(_READERS)}"
         )
     try:
-        for number, record in enumerate(reader(path, config)):
+        for number, record in enumerate(reader(path, config, budget)):
             row = _row_of(record, number=number, path=path, config=config)
             if row.text.strip():
                 yield row
-    except (UnicodeDecodeError, pa.ArrowInvalid, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise CorpusError(
+            f"{path.name} is not UTF-8 text: {error.reason} (byte {error.start}); save it as UTF-8"
+        ) from None
+    except (pa.ArrowException, csv.Error, OSError, OverflowError) as error:
         raise CorpusError(f"{path.name} cannot be read as {path.suffix}: {error}") from None
 
 
@@ -101,16 +116,21 @@ def _row_of(record: dict[str, Any], *, number: int, path: Path, config: CorpusCo
     text = _column(record, config.text_column, where=where, flag="--text-column")
     if not isinstance(text, str):
         raise CorpusError(f"{where}: column {config.text_column!r} holds {type(text).__name__}, not text")
+    if len(text) > max_text_chars():
+        raise CorpusError(too_long(where, len(text)))
     key_column = config.key_column or "key"
     if config.key_column or record.get("key") is not None:
-        key = str(_column(record, key_column, where=where, flag="--key-column"))
+        key = _name(_column(record, key_column, where=where, flag="--key-column"), f"{where}: column {key_column!r}")
     else:
         key = f"{path.name}/{number}"
+    source = path.stem if record.get("source") in (None, "") else _name(record["source"], f"{where}: column 'source'")
     taken = {config.text_column, key_column, "source", "meta"}
     nested = record.get("meta")
     meta = dict(nested) if isinstance(nested, dict) else {} if nested is None else {"meta": nested}
     meta |= {name: value for name, value in record.items() if name not in taken and value is not None}
-    return Row(key=key, text=text, source=str(record.get("source") or path.stem), meta=_json_ready(meta))
+    for value, what in ((text, f"column {config.text_column!r}"), (key, "its key"), (source, "its source")):
+        _require_characters(value, f"{where}: {what}")
+    return Row(key=key, text=text, source=source, meta=_json_ready(meta, where))
 
 
 def _column(record: dict[str, Any], name: str, *, where: str, flag: str) -> Any:
@@ -122,9 +142,38 @@ def _column(record: dict[str, Any], name: str, *, where: str, flag: str) -> Any:
     return value
 
 
-def _json_ready(meta: dict[str, Any]) -> dict[str, Any]:
+def _name(value: Any, where: str) -> str:
+    """Return a key or source as text; numbers are read as they are written."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal | UUID | date):
+        raise CorpusError(f"{where} holds {type(value).__name__}; a text or a number is wanted")
+    if isinstance(value, str) and not value.strip():
+        raise CorpusError(f"{where} is empty")
+    if len(str(value)) > MAX_NAME_CHARS:
+        raise CorpusError(f"{where} has {len(str(value)):,} characters, and a name has at most {MAX_NAME_CHARS:,}")
+    return str(value)
+
+
+def _require_characters(text: str, where: str) -> None:
+    """Raise CorpusError where a text holds half a surrogate pair, which is no character and no file could hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise CorpusError(
+            f"{where} holds {text[error.start]!a} at character {error.start}, half of a surrogate pair and no character; "
+            "write the file anew as UTF-8"
+        ) from None
+
+
+def _json_ready(meta: dict[str, Any], where: str) -> dict[str, Any]:
     """Return `meta` with what JSON cannot hold as text, and not-a-number as null."""
-    return orjson.loads(orjson.dumps(meta, default=str, option=orjson.OPT_NON_STR_KEYS)) if meta else {}
+    if not meta:
+        return {}
+    for name, value in meta.items():
+        try:
+            orjson.dumps({name: value}, default=str, option=orjson.OPT_NON_STR_KEYS)
+        except (orjson.JSONEncodeError, RecursionError) as error:
+            raise CorpusError(f"{where}: column {name!a} cannot be kept: {error}; write it as text") from None
+    return orjson.loads(orjson.dumps(meta, default=str, option=orjson.OPT_NON_STR_KEYS))
 
 
 def _require_unique_keys(rows: list[Row], config: CorpusConfig) -> None:
@@ -138,42 +187,77 @@ def _require_unique_keys(rows: list[Row], config: CorpusConfig) -> None:
         seen.add(row.key)
 
 
-def _read_jsonl(path: Path, config: CorpusConfig) -> Iterator[dict[str, Any]]:
+def _read_jsonl(path: Path, config: CorpusConfig, budget: Budget) -> Iterator[dict[str, Any]]:
+    budget.spend_file(path)
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise CorpusError(f"{path.name}, line {number}: not valid JSON ({error.msg})") from None
+                record = json.loads(line, object_pairs_hook=_each_once)
+            except (ValueError, RecursionError) as error:
+                said = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "msg", error)
+                raise CorpusError(f"{path.name}, line {number}: not valid JSON ({said})") from None
             if not isinstance(record, dict):
                 raise CorpusError(f"{path.name}, line {number}: a JSON object is wanted, not {type(record).__name__}")
             yield record
 
 
-def _read_parquet(path: Path, config: CorpusConfig) -> Iterator[dict[str, Any]]:
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=10_000):
-        yield from batch.to_pylist()
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        raise ValueError(f"the name {_twice(name for name, _ in pairs)!a} stands twice in one object")
+    return record
 
 
-def _read_csv(path: Path, config: CorpusConfig) -> Iterator[dict[str, Any]]:
-    csv.field_size_limit(2**31 - 1)
+def _twice(names: Iterable[str]) -> str | None:
+    """Return the first name that stands twice, or None."""
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)
+
+
+def _read_parquet(path: Path, config: CorpusConfig, budget: Budget) -> Iterator[dict[str, Any]]:
+    with pq.ParquetFile(path) as plain:
+        _require_distinct(path, plain.schema_arrow.names)
+        leaves = [plain.schema.column(i).path for i in range(len(plain.schema))]
+    # Texts that repeat are stored once: read that way, a small file cannot unfold into more than memory holds.
+    with pq.ParquetFile(path, read_dictionary=leaves) as file:
+        budget.spend_parquet(path, file)
+        for batch in file.iter_batches(batch_size=BATCH_ROWS):
+            for rows in slices(batch):
+                yield from rows.to_pylist()
+
+
+def _read_csv(path: Path, config: CorpusConfig, budget: Budget) -> Iterator[dict[str, Any]]:
+    budget.spend_file(path)
+    csv.field_size_limit(max_text_chars())
     with path.open(encoding="utf-8-sig", newline="") as file:
-        for number, record in enumerate(csv.DictReader(file, strict=True)):
+        reader = csv.DictReader(file, strict=True)
+        _require_distinct(path, list(reader.fieldnames or []))
+        for number, record in enumerate(reader):
             if None in record:
                 raise CorpusError(f"{path.name}, row {number}: more fields than the header has columns")
+            if None in record.values():
+                raise CorpusError(f"{path.name}, row {number}: fewer fields than the header has columns")
             yield record
 
 
-def _read_text(path: Path, config: CorpusConfig) -> Iterator[dict[str, Any]]:
+def _require_distinct(path: Path, columns: list[str]) -> None:
+    if (name := _twice(columns)) is not None:
+        raise CorpusError(f"{path.name}: the column {name!a} stands twice; name each column once")
+
+
+def _read_text(path: Path, config: CorpusConfig, budget: Budget) -> Iterator[dict[str, Any]]:
+    budget.spend_file(path)
     text = path.read_text(encoding="utf-8-sig")
-    pieces = text.splitlines() if config.split == "line" else re.split(r"\n[ \t]*\n+", text)
+    pieces = text.split("\n") if config.split == "line" else re.split(r"\n[ \t]*\n+", text)
+    if not pieces[-1]:
+        pieces.pop()  # what stands after the last newline
     for piece in pieces:
         yield {config.text_column: piece.strip("\n")}
 
 
-_READERS: dict[str, Callable[[Path, CorpusConfig], Iterator[dict[str, Any]]]] = {
+_READERS: dict[str, Callable[[Path, CorpusConfig, Budget], Iterator[dict[str, Any]]]] = {
     ".jsonl": _read_jsonl,
     ".ndjson": _read_jsonl,
     ".parquet": _read_parquet,

@@ -13,6 +13,7 @@ from carto_core.config import EngineConfig
 from carto_core.engine.checkpoint import drop_older, last_checkpoint, load_model, load_training, save_checkpoint
 from carto_core.engine.device import forward_precision, pick_device
 from carto_core.engine.order import batches, steps_per_epoch, total_steps
+from carto_core.errors import TrainingDiverged
 from carto_core.tasks.base import Task
 from carto_core.types import Float32, Int32, Progress, Recorder, Snapshot
 
@@ -65,6 +66,10 @@ def train(
         recorder: gets the snapshots; None = none are taken.
         checkpoints: folder to save to after each snapshot and to go on from if it holds one; None = neither.
         progress: told after every step; may raise to stop.
+
+    Raises:
+        TrainingDiverged: the loss of a text that is not empty, or a gradient, is no finite number; earlier snapshots and
+            the last checkpoint stay.
     """
     session = _Session(task, config, repeats=repeats, weights=weights, steps=steps)
     if checkpoints is not None:
@@ -136,18 +141,28 @@ class _Session:
         with self.precision:
             losses_B = self.task.per_sample_loss(self.model, sample_ids, self.device)
         weights_B = torch.from_numpy(self.weights[sample_ids]).to(self.device)
+        noted = losses_B.detach().float().cpu().numpy()
+        self._require_finite(noted, sample_ids, f"step {self.step + 1}")
         usable = ~losses_B.isnan() & (weights_B > 0)
         self.optimizer.zero_grad(set_to_none=True)
         if usable.any():
             # A sample that cannot or may not count is left out, rather than multiplied by 0: 0 * NaN is NaN.
             loss = (weights_B[usable] * losses_B[usable]).sum() / weights_B[usable].sum()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+            if not norm.isfinite():
+                raise _diverged("the gradient", sample_ids, f"step {self.step + 1}")
             self.optimizer.step()
         self.step += 1
         self.tokens += int(self.task.num_tokens[sample_ids].sum())
         if self.config.losses != "after":
-            self.during.add(sample_ids, losses_B.detach().float().cpu().numpy())
+            self.during.add(sample_ids, noted)
+
+    def _require_finite(self, losses: np.ndarray, sample_ids: np.ndarray, where: str) -> None:
+        """Raise TrainingDiverged where a loss is no finite number; that of a text without tokens is NaN and may be."""
+        bad = ~np.isfinite(losses) & (self.task.num_tokens[sample_ids] > 0)
+        if bad.any():
+            raise _diverged("the loss", sample_ids[bad], where)
 
     def _measure(self) -> Float32:
         with self.precision:
@@ -163,6 +178,8 @@ class _Session:
         kinds = ("during", "after") if self.config.losses == "both" else (self.config.losses,)
         for offset, kind in enumerate(kinds):
             losses = self.during.flush() if kind == "during" else self._measure()
+            if kind == "after":
+                self._require_finite(losses, np.arange(len(losses)), f"snapshot {place} (step {self.step})")
             snapshot = Snapshot(place * len(kinds) + offset, self.step, epoch, kind, wall_s)
             recorder.record(snapshot, losses, self.task.num_tokens)
 
@@ -189,6 +206,12 @@ class _During:
         self.total[:] = 0
         self.visits[:] = 0
         return mean
+
+
+def _diverged(what: str, sample_ids: np.ndarray, where: str) -> TrainingDiverged:
+    return TrainingDiverged(
+        f"{what} became infinite or not a number at {where}; train with a smaller --learning-rate", sample_ids.tolist()
+    )
 
 
 def _snapshot_steps(steps: int, snapshots: int) -> list[int]:

@@ -26,6 +26,7 @@ import psutil
 
 from carto_core.errors import JobError
 from carto_core.jobs.processes import JOB_FOLDER, members
+from carto_core.store.manifest import PID
 from carto_core.store.rundir import (
     is_process,
     last_lines,
@@ -35,10 +36,14 @@ from carto_core.store.rundir import (
     resolve_runs_root,
     write_json,
 )
+from carto_core.store.shapes import NUMBER, TEXT, problem_of
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 PROJECT = Path(__file__).parents[2]
 KILL_S = 5.0  # how long a killed process may take to be gone
+TEXTS = ("job_id", "kind", "run_id", "created", "progress", "result", "folder")
+SHAPE: dict[str, Any] = dict.fromkeys(TEXTS, TEXT)
+SHAPE |= {"command": [TEXT], "pid": PID, "pid_start": NUMBER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,15 +284,16 @@ def _is_waiting(job: Job) -> bool:
 
 
 def _read(path: Path) -> Job | None:
-    try:
-        return Job(**(_read_json(path) or {}))
-    except TypeError:
+    """Return the job of a `job.json`; None where it is damaged, or speaks of another folder than its own."""
+    content = _read_json(path)
+    if content is None or problem_of(content, SHAPE) or Path(content["folder"]) != path.parent.absolute():
         return None
+    return Job(**{name: content[name] for name in SHAPE})
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None

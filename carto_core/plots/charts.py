@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,12 +86,16 @@ def repeats_figure(
                 "arrayminus": points - np.array([g[low] for g in known.values()], float),
                 "color": theme.muted,
             },
-            text=list(known),
+            text=[html.escape(label) for label in known],
             hovertemplate="%{text}: %{y:.3g}<extra>" + name + "</extra>",
             showlegend=len(series) > 1,
         )
     laid_out(figure, theme, x=x, y=y, height=320)
-    figure.update_xaxes(tickvals=list(range(len(labels))), ticktext=labels, range=[-0.5, len(labels) - 0.5])
+    figure.update_xaxes(
+        tickvals=list(range(len(labels))),
+        ticktext=[html.escape(label) for label in labels],
+        range=[-0.5, len(labels) - 0.5],
+    )
     return figure.update_yaxes(tickformat=".0%", range=[-0.03, 1.03]) if percent else figure
 
 
@@ -112,11 +117,15 @@ def points_figure(series: dict[str, list[tuple[str, float]]], *, x: str, y: str,
             mode="markers",
             name=name,
             marker={"size": 9, "color": SERIES[i], "symbol": SYMBOLS[i], "opacity": 0.7},
-            text=[label for label, _ in items],
+            text=[html.escape(label) for label, _ in items],
             hovertemplate="%{text}: %{y:.3g}<extra>" + name + "</extra>",
         )
     laid_out(figure, theme, x=x, y=y, height=320)
-    return figure.update_xaxes(tickvals=list(range(len(labels))), ticktext=labels, range=[-0.5, len(labels) - 0.5])
+    return figure.update_xaxes(
+        tickvals=list(range(len(labels))),
+        ticktext=[html.escape(label) for label in labels],
+        range=[-0.5, len(labels) - 0.5],
+    )
 
 
 @dataclass(frozen=True)

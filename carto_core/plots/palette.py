@@ -25,6 +25,7 @@ QUADRANT_SYMBOLS = {
     "noisy-outlier": "diamond",
 }
 QUADRANT_SIGNS = {"stable-easy": "●", "ambiguous-hard": "■", "hotspot-memorized": "▲", "noisy-outlier": "◆"}
+MAX_LABEL = 40  # characters of a value in a legend
 CATEGORIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A600")
 OTHER = "#8A8F98"
 ARM_COLOURS = {"baseline": "#8A8F98", "plan": "#D55E00", "control": "#0072B2", "dedup": "#009E73", "oracle": "#CC79A7"}
@@ -82,14 +83,21 @@ def by_quadrant(quadrant: np.ndarray) -> Colouring:
 
 def by_category(values: np.ndarray, title: str) -> Colouring:
     """Colour by the most frequent values; the rest are grey and called other."""
-    names, counts = np.unique(values.astype(str), return_counts=True)
+    words = np.array([*map(str, values), ""], object)[:-1]  # texts of one width would take the longest one's
+    names, counts = np.unique(words, return_counts=True)
     top = names[np.argsort(-counts, kind="stable")][: len(CATEGORIES)]
     codes = np.full(len(values), len(top))
     for code, name in enumerate(top):
-        codes[values.astype(str) == name] = code
+        codes[words == name] = code
     rest = "other" if len(names) > len(top) else ""
     symbols = ["circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down"][: len(top)]
-    return Colouring(title, codes, [*CATEGORIES[: len(top)], OTHER], [*map(str, top), rest], [*symbols, "circle"])
+    return Colouring(
+        title,
+        codes,
+        [*CATEGORIES[: len(top)], OTHER],
+        [*(name[:MAX_LABEL] for name in top), rest],
+        [*symbols, "circle"],
+    )
 
 
 def by_number(values: np.ndarray, title: str, *, levels: int = 12) -> Colouring:

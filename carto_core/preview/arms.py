@@ -15,7 +15,9 @@ from carto_core.config import RunConfig
 from carto_core.engine.order import total_steps
 from carto_core.engine.side_by_side import num_workers
 from carto_core.interventions import deduplicate
+from carto_core.preview.effects import MEASURE_CURE
 from carto_core.store.reader import Run
+from carto_core.store.shapes import SECONDS, read_json
 from carto_core.types import Float32, Int32, Plan, SampleTable
 
 ARMS = ("baseline", "plan", "control", "dedup", "oracle")
@@ -24,6 +26,7 @@ Equal = Literal["steps", "epochs"]
 LENGTH_STRATA = 20
 CONTROL_DRAWS = 200
 CONTROL_TOLERANCE = 0.02
+MAX_SEEDS = 100
 ARM_VERSION = 1  # raise when training or an audit changes what an arm gives: cached results are then not reused
 
 
@@ -163,7 +166,8 @@ def expected_minutes(run: Run, arms: list[Arm]) -> float:
     From the median of the arms that were trained before, else from the base run without its snapshots.
     """
     missing = [arm for arm in arms if not arm.path(run).is_file()]
-    known = [json.loads(path.read_text())["wall_s"] for path in (run.files.previews / "arms").glob("*.json")]
+    done = (run.files.previews / "arms").glob("*.json")
+    known = [read_json(path, {"wall_s": SECONDS}, cure=MEASURE_CURE)["wall_s"] for path in done]
     manifest = run.manifest
     seconds = float(np.median(known)) if known else manifest["train_s"] - manifest["measure_s"]
     rounds = -(-len(missing) // num_workers(manifest))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,21 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
+from carto_core.errors import RunCorrupt
+from carto_core.store.shapes import (
+    COUNT,
+    FLAG,
+    NUMBER,
+    SECONDS,
+    SHA256,
+    TEXT,
+    Kind,
+    among,
+    by_name,
+    maybe,
+    problem_of,
+    read_json,
+)
 from carto_core.types import ROLES, Interval
 
 CONFIDENCE = 0.95
@@ -23,6 +37,28 @@ METRICS: dict[str, str] = {
     **{f"exposure.{role}": f"median exposure, {role} half (bits)" for role in ROLES},
     "ppl_nats": "validation loss (nats per token)",
 }
+
+
+KNOWN = {"k": COUNT, "n": COUNT}
+RESULT = {  # of one retrain; what was not asked for is absent
+    "steps?": COUNT,
+    "tokens?": COUNT,
+    "extraction?": dict.fromkeys(ROLES, KNOWN | {"by_repeats?": by_name(KNOWN)}),
+    "natural_extraction?": KNOWN,
+    "exposure?": dict.fromkeys(ROLES, maybe(NUMBER)),
+    "secret_nats?": dict.fromkeys(ROLES, maybe(NUMBER)),
+    "membership_auc?": maybe(NUMBER),
+    "ppl_nats?": NUMBER,
+    "wall_s?": SECONDS,
+}
+DRAWN = {"num_rows": COUNT, "tokens": COUNT, "plan_tokens": COUNT, "within_tolerance": FLAG, "overlap": COUNT}
+NOTES = Kind("the notes of a draw, or none", lambda value: value == {} or problem_of(value, DRAWN) is None)
+ARM = RESULT | {"arm": TEXT, "seed": COUNT, "notes?": NOTES}
+EFFECT = {"metric": among(*METRICS), "arm": TEXT, "against": TEXT, "method": TEXT}
+EFFECT |= {name: maybe(NUMBER) for name in ("estimate", "low", "high")}
+MEASUREMENT = {"plan_sha256?": SHA256, "equal?": among("steps", "epochs"), "seeds?": [COUNT], "stopped_early?": FLAG}
+MEASUREMENT |= {"arms": [ARM], "effects": [EFFECT]}
+MEASURE_CURE = "remove it and measure the plan again (retrains that are done are kept)"
 
 
 def metric_of(arm: dict[str, Any], metric: str) -> float:
@@ -145,15 +181,38 @@ def half_width(effects: list[dict[str, Any]]) -> float:
 
 
 def read_partial(folder: Path) -> dict[str, Any] | None:
-    """Return what a measurement that is not finished has found so far, or None."""
+    """Return what a measurement that is not finished has found so far, or None.
+
+    Raises:
+        RunCorrupt: the file is damaged.
+    """
     path = folder / PARTIAL
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    shape = {"arms": [ARM], "effects": [EFFECT], "finished": COUNT, "wanted": COUNT}
+    return _with_effects(read_json(path, shape, cure=MEASURE_CURE), path) if path.is_file() else None
 
 
 def read_measurement(folder: Path) -> dict[str, Any] | None:
-    """Return the finished `measure.json` of a preview directory, or None."""
+    """Return the finished `measure.json` of a preview directory, or None.
+
+    Raises:
+        RunCorrupt: the file is damaged.
+    """
     path = folder / "measure.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    found = _with_effects(read_json(path, MEASUREMENT, cure=MEASURE_CURE), path)
+    if not any(arm["arm"] == "plan" for arm in found["arms"]):
+        raise RunCorrupt(f"{path} holds no arm of the plan; {MEASURE_CURE}")
+    return found
+
+
+def _with_effects(found: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return a measurement, once each of its effects of a plan is there."""
+    wanted = {("plan", against, metric) for against in ("baseline", "control") for metric in METRICS}
+    if missing := wanted - {(effect["arm"], effect["against"], effect["metric"]) for effect in found["effects"]}:
+        metric = min(metric for _, _, metric in missing)
+        raise RunCorrupt(f"{path} cannot be read: it holds no effect of the plan on {metric}; {MEASURE_CURE}")
+    return found
 
 
 def _effect(arms: list[dict[str, Any]], metric: str, *, arm: str, against: str) -> dict[str, Any]:

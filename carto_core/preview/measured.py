@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +18,10 @@ from carto_core.engine.loop import train
 from carto_core.engine.run_corpus import load_run_corpus
 from carto_core.engine.side_by_side import Told, num_workers, run_side_by_side
 from carto_core.preview.arms import Arm
-from carto_core.preview.effects import effects_of
+from carto_core.preview.effects import MEASURE_CURE, RESULT, effects_of
 from carto_core.store.reader import Run, open_run
 from carto_core.store.rundir import write_json
+from carto_core.store.shapes import read_json
 from carto_core.types import ROLES, Progress
 
 Facts = dict[str, Any]
@@ -129,5 +129,5 @@ def _counts(shares: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(arm: Arm, path: Path) -> dict[str, Any]:
-    result = json.loads(path.read_text(encoding="utf-8"))
+    result = read_json(path, RESULT, cure=MEASURE_CURE)
     return {"arm": arm.arm, "seed": arm.seed} | result | {"notes": arm.notes}

@@ -104,6 +104,8 @@ class NGrams:
             np.load(folder / f"{n}.npy", mmap_mode="r", allow_pickle=False) for n in FILES
         )
         num_columns = int(max(grams.max(), contexts.max())) + 1
+        if min(grams.min(), contexts.min()) < 0 or grams.shape != contexts.shape or not np.isfinite(data).all():
+            raise ValueError("its counts or columns are damaged")
         counts = sparse.csr_array((data, indices, indptr), shape=(len(indptr) - 1, num_columns))
         return cls(counts, grams, contexts, vocab_size)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,22 @@ from carto_core.errors import RunCorrupt
 from carto_core.preview.ngrams import NGrams
 from carto_core.store.reader import Run
 from carto_core.store.rundir import replacing_folder, write_json
+from carto_core.store.shapes import COUNT, FLAG, NUMBER, SECONDS, TEXT, Kind, among, problem_of, read_json
+from carto_core.types import ROLES
 
 PREPARED_VERSION = 1
 CANARY_COLUMNS = ["canary_id", "kind", "copies", "role", "nats", "extracted"]
 NATURAL_COLUMNS = ["group_id", "copies", "nats", "extracted"]
+
+_POSITIVE = Kind("a number above 0", lambda value: NUMBER.fits(value) and value > 0)
+_KNOWN = {"copies": SECONDS, "nats": SECONDS, "extracted": FLAG}
+PREPARED = {
+    "vocab_size": _POSITIVE,
+    "validation_nats": SECONDS,
+    "visits": _POSITIVE,
+    "canaries": [{"canary_id": COUNT, "kind": TEXT, "role": among(*ROLES)} | _KNOWN],
+    "naturals": [{"group_id": COUNT} | _KNOWN],
+}
 
 
 @dataclass(frozen=True)
@@ -66,10 +77,13 @@ def read_prepared(run: Run) -> Prepared | None:
     folder = run.files.prepared
     if not folder.is_dir():
         return None
+    cure = f"run: python -m carto_core prepare {run.run_id}"
+    facts: dict[str, Any] = read_json(folder / "prepared.json", {"version": COUNT}, cure=cure)
+    if facts["version"] != PREPARED_VERSION:
+        return None
+    if problem := problem_of(facts, PREPARED):
+        raise RunCorrupt(f"{folder / 'prepared.json'}: {problem}; {cure}")
     try:
-        facts: dict[str, Any] = json.loads((folder / "prepared.json").read_text(encoding="utf-8"))
-        if facts["version"] != PREPARED_VERSION:
-            return None
         ngrams = NGrams.load(folder, vocab_size=int(facts["vocab_size"]))
         if ngrams.num_samples != run.num_samples:
             raise ValueError(f"it counts {ngrams.num_samples:,} samples and the run has {run.num_samples:,}")
@@ -81,7 +95,7 @@ def read_prepared(run: Run) -> Prepared | None:
             ngrams,
         )
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise RunCorrupt(f"{folder} cannot be read ({error}); run: python -m carto_core prepare {run.run_id}") from None
+        raise RunCorrupt(f"{folder} cannot be read ({error}); {cure}") from None
 
 
 def emphasis_of(repeats: np.ndarray, weights: np.ndarray) -> np.ndarray:

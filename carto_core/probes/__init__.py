@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from carto_core.errors import ConfigError
+
 
 @dataclass(frozen=True, slots=True)
 class Probe:
@@ -32,6 +34,7 @@ class Probe:
     function: str
 
 
+MOST_MODELS = 1000
 DEFAULT_MODELS = 8
 
 PROBES: dict[str, Probe] = {
@@ -108,3 +111,9 @@ UNDER_A_PLAN = (
     "twin",
 )  # the others train on the whole corpus, whatever the run was drawn by
 CHEAP = ("near_duplicates",)  # a training runs them by itself: less than a millisecond a text
+
+
+def require_models(models: int) -> None:
+    """Raise ConfigError unless so many fold models can be trained: they come in pairs."""
+    if not 4 <= models <= MOST_MODELS or models % 2:
+        raise ConfigError(f"--models must be an even number from 4 to {MOST_MODELS}, got {models}: they come in pairs")

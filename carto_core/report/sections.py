@@ -140,7 +140,7 @@ def the_plan(facts: Facts) -> dict[str, Any]:
 def _sources(facts: Facts) -> dict[str, Any]:
     """Return the user's own sources by how much of them the plan changes, the most changed first."""
     mine, affected = ~facts.table.is_canary, facts.plan.affected
-    names, place, sizes = np.unique(facts.table.source[mine].astype(str), return_inverse=True, return_counts=True)
+    names, place, sizes = np.unique(facts.table.source[mine], return_inverse=True, return_counts=True)
     changed = np.bincount(place, weights=affected[mine], minlength=len(names)).astype(int)
     order = [i for i in np.argsort(-changed, kind="stable") if changed[i]]
     rows = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -12,6 +13,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from carto_core.errors import RunCorrupt, RunNotSealed
@@ -19,6 +21,9 @@ from carto_core.store import schema
 from carto_core.store.rundir import RunDir, find_run, read_manifest, run_status
 from carto_core.store.writer import part_name, read_part_manifest
 from carto_core.types import Float32, Int32, SnapshotKind
+
+# A table that a foreign file lacks must not be found among the variables of whoever asks for it.
+STRICT: dict[str, str | bool | int | float | list[str]] = {"python_enable_replacements": False}
 
 
 def open_run(run: str | Path, runs_root: str | Path | None = None) -> Run:
@@ -111,8 +116,7 @@ class Run:
         """
         path = self.files.table("plan")
         if path.is_file():
-            rows = pq.read_table(path, columns=["repeat", "weight"])
-            return rows["repeat"].to_numpy().astype(np.int32), rows["weight"].to_numpy().astype(np.float32)
+            return self._plan_of_retrain(path)
         if "parent_run" in self.manifest:
             raise RunCorrupt(f"run {self.run_id} was trained under a plan and has no plan.parquet; copy it back")
         return np.ones(self.num_samples, np.int32), np.ones(self.num_samples, np.float32)
@@ -192,6 +196,16 @@ class Run:
             paths += found
         return paths
 
+    def _plan_of_retrain(self, path: Path) -> tuple[Int32, Float32]:
+        try:
+            rows = pq.read_table(path, columns=["repeat", "weight"])
+            repeats, weights = rows["repeat"].to_numpy().astype(np.int32), rows["weight"].to_numpy().astype(np.float32)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise RunCorrupt(f"{path} cannot be read: {error}; copy it back") from None
+        if len(repeats) != self.num_samples or (repeats < 0).any() or not (weights >= 0).all():
+            raise RunCorrupt(f"{path} is not the plan of {self.num_samples:,} samples; copy it back")
+        return repeats, weights
+
     def _all_trajectories(self, snapshots: np.ndarray) -> Float32:
         losses = np.full((len(snapshots), self.num_samples), np.nan, np.float32)
         with self._connect() as con:
@@ -199,17 +213,40 @@ class Run:
                 found = con.execute(
                     "select sample_id, loss from losses where snapshot = ?", [int(snapshot)]
                 ).fetchnumpy()
+                self._require_samples(found["sample_id"], f"the losses of snapshot {snapshot}")
                 losses[row, found["sample_id"]] = found["loss"]
         return losses
 
+    def _require_samples(self, sample_ids: Any, what: str) -> None:
+        """Raise RunCorrupt unless the ids are those of samples, each at most once."""
+        known = not np.ma.is_masked(sample_ids) and len(np.unique(sample_ids)) == len(sample_ids)
+        if not known or (len(sample_ids) and not 0 <= sample_ids.min() <= sample_ids.max() < self.num_samples):
+            raise RunCorrupt(
+                f"run {self.run_id}: {what} name samples twice, or others than 0 to {self.num_samples - 1:,}"
+            )
+
     @contextmanager
     def _connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Yield a connection with the run's tables, and say in a sentence what is wrong where they cannot be read."""
+        try:
+            with self._tables() as con:
+                yield con
+        except duckdb.Error as error:
+            said = str(error).strip().splitlines()[0]
+            if "lock" in said and self.is_sealed:
+                raise RunCorrupt(
+                    f"{self.files.database} is held open for writing by another process; end that process, then try again"
+                ) from None
+            raise RunCorrupt(f"run {self.run_id} in {self.files.path} cannot be read: {said}") from None
+
+    @contextmanager
+    def _tables(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Yield a connection with the run's tables: the sealed file read only, else views over the parts."""
         if self.is_sealed:
-            with duckdb.connect(str(self.files.database), read_only=True) as con:
+            with duckdb.connect(str(self.files.database), read_only=True, config=STRICT) as con:
                 yield con
             return
-        with duckdb.connect() as con:
+        with duckdb.connect(config=STRICT) as con:
             for name in ("samples", "validation", "canaries"):
                 con.read_parquet(str(self.files.table(name))).create_view(name)
             if paths := [str(path) for path in self.part_paths()]:
@@ -220,5 +257,15 @@ class Run:
 
 
 def meta_of(row_meta: str | None) -> dict[str, Any]:
-    """Return one sample's `meta` as a dict; absent is empty."""
-    return json.loads(row_meta) if row_meta else {}
+    """Return one sample's `meta` as a dict; absent is empty.
+
+    Raises:
+        RunCorrupt: it is no JSON object.
+    """
+    try:
+        found = json.loads(row_meta) if row_meta else {}
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise RunCorrupt(f"a sample's `meta` must be a JSON object, got {reprlib.repr(row_meta)}; copy the run back")
+    return found

@@ -23,12 +23,24 @@ from typing import Any
 
 import psutil
 
-from carto_core.errors import DiskError, RunCorrupt, RunExists, RunNotFound
+from carto_core.errors import DiskError, RunError, RunExists, RunNotFound
+from carto_core.store.manifest import read_run_json
+from carto_core.store.shapes import NUMBER, SECONDS, TEXT, Kind, maybe, parse_json, problem_of
 
 DEFAULT_RUNS_ROOT = Path("data/runs")
 TAIL_BYTES = 65_536
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
-STATUSES = ("running", "interrupted", "failed", "cancelled", "complete")
+PROGRESS = {
+    "time": TEXT,
+    "stage?": TEXT,
+    "done": SECONDS,
+    "total": Kind("a number above 0", lambda value: NUMBER.fits(value) and value > 0),
+    "rate?": maybe(SECONDS),
+    "eta_s?": maybe(NUMBER),
+}
+LINKED = (
+    "it is a link, and a run is listed only where it lies in this folder itself: move it here, or give its own path"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +132,14 @@ def resolve_runs_root(runs_root: str | Path | None = None) -> Path:
 def find_run(run: str | Path, runs_root: str | Path | None = None) -> RunDir:
     """Return the run directory that `run` names: a path, or a run id under the runs root.
 
+    An id names a directory of the runs root itself: no id leads out of it, and a link in it is no run.
+
     Raises:
         RunNotFound: neither exists; the message names both places and the ids that are there.
     """
     root = resolve_runs_root(runs_root)
-    for candidate in (Path(run), root / str(run)):
-        if (candidate / "run.json").is_file():
+    for candidate in (Path(run), *_of_id(root, str(run))):
+        if str(run) and _is_file(candidate / "run.json"):
             return _entry(candidate)
     known = ", ".join(r.run_id for r in list_runs(root)) or "none yet"
     raise RunNotFound(f"no run {str(run)!r}: neither a run directory nor a run id under {root} (there: {known})")
@@ -136,8 +150,22 @@ def list_runs(runs_root: str | Path | None = None) -> list[RunDir]:
     root = resolve_runs_root(runs_root)
     if not root.is_dir():
         return []
-    found = [_entry(p.parent) for p in root.glob("[!.]*/run.json")]
+    found = [_entry(p.parent) for p in root.glob("[!.]*/run.json") if not p.parent.is_symlink() and _is_file(p)]
     return sorted(found, key=lambda r: (r.manifest.stat().st_mtime, r.run_id), reverse=True)
+
+
+def readable_runs(runs_root: str | Path | None = None) -> tuple[list[RunDir], dict[str, str]]:
+    """Return the runs under the root whose `run.json` can be read, newest first, and why the others cannot, by name."""
+    readable, unreadable = [], {}
+    for run in list_runs(runs_root):
+        try:
+            read_manifest(run)
+            readable.append(run)
+        except RunError as error:
+            unreadable[run.run_id] = str(error)
+    root = resolve_runs_root(runs_root)
+    linked = [path.parent for path in root.glob("*/run.json") if path.parent.is_symlink()] if root.is_dir() else []
+    return readable, unreadable | {path.name: LINKED for path in linked}
 
 
 def _entry(path: Path) -> RunDir:
@@ -188,14 +216,11 @@ def read_manifest(run: RunDir) -> dict[str, Any]:
 
     Raises:
         RunNotFound: there is none.
-        RunCorrupt: it is not JSON.
+        RunCorrupt: see `manifest.read_run_json`.
     """
-    try:
-        return json.loads(run.manifest.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunNotFound(f"{run.path} has no run.json") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunCorrupt(f"{run.manifest} is not valid JSON: {error}") from None
+    if not run.manifest.exists():
+        raise RunNotFound(f"{run.path} has no run.json")
+    return read_run_json(run.manifest, is_sealed=run.database.is_file())
 
 
 def update_manifest(run: RunDir, **fields: Any) -> dict[str, Any]:
@@ -208,7 +233,7 @@ def update_manifest(run: RunDir, **fields: Any) -> dict[str, Any]:
 def run_status(run: RunDir) -> str:
     """Return the run's status, seeing through a `running` whose process is dead (that is `interrupted`)."""
     manifest = read_manifest(run)
-    status = manifest.get("status", "failed")
+    status = manifest["status"]
     if status == "running" and not is_process(*(manifest.get(name) for name in ("pid", "pid_start", "pid_boot"))):
         return "interrupted"
     return status
@@ -259,11 +284,12 @@ def append_progress(path: Path, **fields: Any) -> None:
 
 
 def last_progress(path: Path) -> dict[str, Any] | None:
-    """Return the last whole line of a progress file, or None; a torn last line is skipped."""
+    """Return the last whole line of a progress file, or None; a torn last line, or one of another form, is skipped."""
     for line in reversed(last_lines(path, lines=3)):
-        with suppress(json.JSONDecodeError):
-            found = json.loads(line)
-            return found if isinstance(found, dict) else None
+        with suppress(ValueError, RecursionError):
+            found = parse_json(line)
+            if problem_of(found, PROGRESS) is None:
+                return found
     return None
 
 
@@ -275,6 +301,27 @@ def last_lines(path: Path, *, lines: int) -> list[str]:
             return file.read().decode("utf-8", errors="replace").splitlines()[-lines:]
     except FileNotFoundError:
         return []
+
+
+def _of_id(root: Path, run_id: str) -> list[Path]:
+    """Return where the run of an id would be; nowhere for what is a path, or a link under the root."""
+    is_name = run_id not in ("", ".", "..") and "\0" not in run_id and Path(run_id).name == run_id
+    return [root / run_id] if is_name and not _is_link(root / run_id) else []
+
+
+def _is_file(path: Path) -> bool:
+    """Return whether a file is there; no for a path that no file could have."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _is_link(path: Path) -> bool:
+    try:
+        return path.is_symlink()
+    except OSError:
+        return False
 
 
 def now() -> str:

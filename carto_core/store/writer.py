@@ -5,15 +5,22 @@ Needs pyarrow only, so that the engine can log on a machine without duckdb.
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from carto_core.store import schema
 from carto_core.store.rundir import RunDir, replacing, write_json
+from carto_core.store.shapes import COUNT, SECONDS, Kind, among, read_json
 from carto_core.types import Float32, Int32, Snapshot
+
+SNAPSHOT = {
+    "snapshot": Kind("a number from 0 to 32767", lambda value: COUNT.fits(value) and value < 2**15),
+    "step": COUNT,
+    "epoch": SECONDS,
+    "kind": among("after", "during"),
+    "wall_s": SECONDS,
+}
 
 
 class PartWriter:
@@ -54,12 +61,16 @@ def part_name(snapshot: int, rank: int) -> str:
 
 
 def read_part_manifest(run: RunDir) -> list[Snapshot]:
-    """Return the complete snapshots of a live run, in order; none before the first."""
+    """Return the complete snapshots of a live run, in order; none before the first.
+
+    Raises:
+        RunCorrupt: `snapshots.json` is damaged.
+    """
     path = run.parts / "snapshots.json"
     if not path.is_file():
         return []
-    rows = json.loads(path.read_text(encoding="utf-8"))
-    return sorted((Snapshot(**row) for row in rows), key=lambda s: s.snapshot)
+    rows = read_json(path, [SNAPSHOT], cure="resume the run, or remove the file to train it from the beginning")
+    return sorted((Snapshot(**{name: row[name] for name in SNAPSHOT}) for row in rows), key=lambda s: s.snapshot)
 
 
 def write_table(table: pa.Table, path) -> None:

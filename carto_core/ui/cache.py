@@ -132,7 +132,7 @@ def corpus_facts(corpus: CorpusConfig) -> CorpusFacts:
     return _corpus_facts(corpus, tuple(stamps))
 
 
-@st.cache_data(max_entries=8, show_spinner="Reading the corpus ...")
+@st.cache_resource(max_entries=8, show_spinner="Reading the corpus ...")
 def _corpus_facts(corpus: CorpusConfig, stamps: tuple[int, ...]) -> CorpusFacts:
     return inspect_corpus(corpus)
 

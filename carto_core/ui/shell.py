@@ -11,10 +11,12 @@ from carto_core.errors import CartoError
 from carto_core.masking import is_forced
 from carto_core.plots.palette import DARK, LIGHT, Theme
 from carto_core.store.reader import Run, open_run
-from carto_core.store.rundir import list_runs, resolve_runs_root, update_manifest
+from carto_core.store.rundir import readable_runs, resolve_runs_root, update_manifest
 from carto_core.ui import live, shortcuts, state, texts
+from carto_core.ui.words import literal
 from carto_core.workflows import light
 
+MAX_SAID = 200  # characters of what an address says
 PAGES = {
     "home": ("pages/home.py", "Home"),
     "map": ("pages/map.py", "Map"),
@@ -92,7 +94,7 @@ def scored_run(name: str, *, waits: str = "") -> Run | None:
         if not waits and taken >= light.MIN_LIVE:
             return run
         why = waits or f"The map appears with snapshot {light.MIN_LIVE} of {wanted}; so far there are {taken}."
-        st.info(f"Run **{run.run_id}** is {run.status}. {why}")
+        st.info(f"Run **{literal(run.run_id)}** is {run.status}. {why}")
         live.follow(run)
         if waits and taken >= light.MIN_LIVE:
             go("map", "Look at its map so far")
@@ -111,7 +113,7 @@ def told() -> Iterator[None]:
     try:
         yield
     except CartoError as error:
-        st.error(texts.shown(error))
+        st.error(literal(texts.shown(error)))
 
 
 def go(page: str, label: str) -> None:
@@ -126,10 +128,13 @@ def _navigation():
 
 def _pick_run() -> Run | None:
     root = resolve_runs_root()
-    ids = [files.run_id for files in list_runs(root)]
+    readable, unreadable = readable_runs(root)
+    ids = [files.run_id for files in readable]
     wanted = state.get().run
-    if wanted and wanted not in ids:
-        st.error(f"There is no run {wanted!r} in this folder of runs; pick another.")
+    if wanted in unreadable:
+        st.error(literal(f"The run {wanted!r} cannot be read: {unreadable[wanted]}"))
+    elif wanted and wanted not in ids:
+        st.error(literal(f"There is no run {wanted[:MAX_SAID]!r} in this folder of runs; pick another."))
     if not ids:
         return None
     if wanted not in ids:

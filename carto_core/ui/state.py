@@ -20,16 +20,34 @@ import streamlit as st
 
 from carto_core import masking
 from carto_core.errors import SelectionError
-from carto_core.rules import OPS, Rule, combine, describe
-from carto_core.selection import simplify_polygon
+from carto_core.rules import OPS, Rule, check_form, combine, describe
+from carto_core.selection import MAX_VERTICES, simplify_polygon
+from carto_core.store.shapes import COUNT, FLAG, NUMBER, OBJECT, TEXT, Kind, maybe, parse_json, problem_of
 from carto_core.ui.history import History
+from carto_core.ui.words import literal
 
 Polygon = list[list[float]]
 _VIEW, _NOTICE, _HISTORY, _MODE, _PLAN = "carto_view", "notice", "history", "mode", "plan_looked_at"
 _MASK = "mask"  # in the session, and in the address, so that a reload or a link shows nothing that was hidden
 REPLACE = "replace"
 MODES = (REPLACE, *OPS)
+MAX_UNPACKED = 2**20  # bytes of JSON; what is longer is cut, and then no JSON
 MAX_LINK = 30_000  # characters; a server refuses an address of about twice that
+
+
+_ZOOM = Kind("null or from, to, from, to", lambda value: value is None or _is_zoom(value))
+_PERCENTILE = Kind("a percentile", lambda value: NUMBER.fits(value) and 0 <= value <= 100)
+_LENGTH = Kind("a number of tokens", lambda value: COUNT.fits(value) and value >= 1)
+LINK = {f"{name}?": TEXT for name in ("x", "y", "colour", "text", "other", "compared_on")}
+LINK |= {f"{name}?": FLAG for name in ("copies_only", "restrict", "with_copies", "same_cuts")}
+LINK |= {f"{name}?": _PERCENTILE for name in ("cut_x", "cut_y")}
+LINK |= {"polygons?": [[[NUMBER]]], "region?": maybe(OBJECT), "source?": [TEXT], "max_tokens?": maybe(_LENGTH)}
+LINK |= {"zoom?": _ZOOM}
+
+
+def _is_zoom(value: Any) -> bool:
+    good = isinstance(value, list) and len(value) == 4 and all(NUMBER.fits(part) for part in value)
+    return good and value[0] < value[1] and value[2] < value[3]
 
 
 @dataclass(frozen=True)
@@ -199,7 +217,7 @@ def select_region(rule: Rule) -> None:
     try:
         put(region=rule if mode() == REPLACE or present is None else combine(mode(), present, rule), polygons=())
     except SelectionError as error:
-        notify(f"The selection stays as it was: {error}")
+        notify(f"The selection stays as it was: {literal(error)}")
     _new_chart()
 
 
@@ -403,36 +421,38 @@ def _from_address() -> View:
     if not packed:
         return View(run=run)
     try:
-        fields = json.loads(
-            zlib.decompressobj().decompress(base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4)), 2**20)
-        )
-        known = {f.name for f in dataclasses.fields(View)}
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items() if k in known}
-        view = View(**{**fields, "run": run})
-        _check(view)
-    except (ValueError, TypeError, AttributeError, RecursionError, zlib.error, SelectionError):
+        return unpacked(packed, run=run)
+    except (ValueError, SelectionError):
         notify("The link's view could not be read, so the map starts afresh.")
         return View(run=run)
-    return view
 
 
-def _check(view: View) -> None:
-    """Raise ValueError or SelectionError where a link, which anybody may have written, holds what no page would write."""
+def unpacked(packed: str, *, run: str = "") -> View:
+    """Return the view that a link, which anybody may have written, holds: only what a page could have written.
+
+    Raises:
+        ValueError: it is not packed as a page does, or a field cannot be.
+        SelectionError: its region is no rule, or a polygon is none.
+    """
+    if len(packed) > MAX_LINK:
+        raise ValueError("the view in the link is longer than a page writes one")
+    try:
+        squeezed = base64.b64decode(packed + "=" * (-len(packed) % 4), altchars=b"-_", validate=True)
+        fields = parse_json(zlib.decompressobj().decompress(squeezed, MAX_UNPACKED).decode())
+    except (RecursionError, zlib.error):
+        raise ValueError("the view in the link cannot be unpacked") from None
+    if problem := problem_of(fields, LINK):
+        raise ValueError(problem)
+    known = {f.name for f in dataclasses.fields(View)} - {"run"}
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items() if k in known}
+    view = View(run=run, **given)
+    if view.region is not None:
+        check_form(view.region)
     for polygon in view.polygons:
+        if len(polygon) > MAX_VERTICES:
+            raise ValueError(f"a page writes no polygon of more than {MAX_VERTICES} vertices")
         simplify_polygon(polygon)
-    is_number = {name: isinstance(getattr(view, name), int | float) for name in ("cut_x", "cut_y")}
-    good = [
-        *is_number.values(),
-        *(isinstance(getattr(view, name), str) for name in ("x", "y", "colour", "text", "other", "compared_on")),
-        *(isinstance(getattr(view, name), bool) for name in ("copies_only", "restrict", "with_copies", "same_cuts")),
-        all(isinstance(name, str) for name in view.source),
-        view.max_tokens is None or (isinstance(view.max_tokens, int) and view.max_tokens >= 1),
-        view.region is None or isinstance(view.region, dict),
-        view.zoom is None or (len(view.zoom) == 4 and view.zoom[0] < view.zoom[1] and view.zoom[2] < view.zoom[3]),
-        all(is_number.values()) and 0 <= view.cut_x <= 100 and 0 <= view.cut_y <= 100,
-    ]
-    if not all(good):
-        raise ValueError("the view in the link is not one")
+    return view
 
 
 def notify(message: str) -> None:

@@ -67,7 +67,7 @@ def clean_run(
         PlanError: the run was itself trained under a plan.
         Cancelled: stopped; what was finished is kept.
     """
-    check_settings(step=step, budget=budget, target=target)
+    check_settings(step=step, budget=budget, target=target, seeds=seeds)
     table = light.load_table(run)
     by = by or table.y
     if by not in SCORES:

@@ -22,14 +22,13 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any, Literal
 
-import duckdb
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from packaging.requirements import InvalidRequirement, Requirement
 
 from carto_core import CONTRACT_VERSION, __version__, jobs
-from carto_core.errors import CartoError, RunCorrupt
+from carto_core.errors import CartoError
 from carto_core.store.reader import Run
 from carto_core.store.rundir import disk_use, left_overs, list_runs, resolve_runs_root
 from carto_core.workflows import housekeeping
@@ -237,7 +236,7 @@ def _problems(run: Run) -> Iterator[Check]:
     for look in (_manifest, _state, _tokenizer, _tables, _left_overs):
         try:
             yield from look(run)
-        except (CartoError, duckdb.Error, OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        except (CartoError, OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
             said = str(error) if isinstance(error, CartoError) else f"{type(error).__name__}: {error}"
             mend = f"restore it from a copy, or delete the run: python -m carto_core delete {run_id}"
             yield Check("runs", run_id, "bad", said.splitlines()[0], mend)
@@ -247,11 +246,6 @@ def _problems(run: Run) -> Iterator[Check]:
 
 def _manifest(run: Run) -> Iterator[Check]:
     manifest = run.manifest
-    if not isinstance(manifest, dict):
-        raise RunCorrupt(f"{run.files.manifest} holds no JSON object")
-    if manifest.get("contract_version") != CONTRACT_VERSION:
-        found = f"its contract version is {manifest.get('contract_version')}, this program's is {CONTRACT_VERSION}"
-        yield Check("runs", run.run_id, "bad", found, "open it with the version of the program that made it")
     if manifest["run_id"] != run.run_id:
         mend = "nothing has to be done; `rename` would have noted it in its manifest"
         yield Check("runs", run.run_id, "warn", f"its folder was moved by hand, it was {manifest['run_id']}", mend)
@@ -308,7 +302,11 @@ def _left_overs(run: Run) -> Iterator[Check]:
         size = sum(disk_use(path) if path.is_dir() else path.stat().st_size for path in found) / 1e6
         mend = "rm -r " + " ".join(map(str, found))
         yield Check(
-            "runs", run.run_id, "warn", f"{len(found)} temporary files or folders of killed processes, {size:.1f} MB", mend
+            "runs",
+            run.run_id,
+            "warn",
+            f"{len(found)} temporary files or folders of killed processes, {size:.1f} MB",
+            mend,
         )
 
 

@@ -7,25 +7,27 @@ caller has kept, so that a page need not load it at every click.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import duckdb
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from carto_core import interventions, quadrants
+from carto_core.audits.shapes import SHAPES as AUDIT_SHAPES
 from carto_core.config import RunConfig, ScoreConfig
 from carto_core.engine.order import total_steps
 from carto_core.engine.side_by_side import num_workers
 from carto_core.errors import PlanError, RunCorrupt, RunNotSealed, SelectionError, UnknownNameError
-from carto_core.export import export_corpus, export_list, read_plan, write_plan
+from carto_core.export import export_corpus, export_list, read_plan, read_plan_json, write_plan
 from carto_core.preview.arms import Arm, Equal, arms_of
-from carto_core.probes import DEFAULT_MODELS, PROBES
+from carto_core.probes import DEFAULT_MODELS, PROBES, require_models
 from carto_core.quadrants import Cuts
+from carto_core.rules import canonical, check_form
 from carto_core.scores import SCORES, ScoreInputs, ScoreTable, compute_scores
 from carto_core.scores.agreement import MEASURES, agreement
 from carto_core.scores.labels import LABELS, TRUTHS, known_labels, sides, slice_names
@@ -37,11 +39,15 @@ from carto_core.store.probes import read_probes
 from carto_core.store.reader import Run
 from carto_core.store.rundir import update_manifest, write_json
 from carto_core.store.sealed import replace_scores
+from carto_core.store.shapes import COUNT, NUMBER, OBJECT, SHA256, TEXT, exactly, is_unicode, maybe, read_json
 from carto_core.types import ROLES, Float32, Int32, Plan, SampleTable, Selection, SnapshotKind
 from carto_core.workflows import lineage
 
-if TYPE_CHECKING:
-    import pandas as pd
+FOLDS = {"models": COUNT, "judging": COUNT} | {name: maybe(NUMBER) for name in ("spearman", "corrected", "ceiling")}
+FOLDS |= {"accuracy?": {"ceiling?": maybe(NUMBER)}}
+SELECTION = {"version": exactly(1), "rule": OBJECT, "keys": [TEXT], "corpus_sha256": SHA256, "num_samples": COUNT}
+SELECTION |= {"run_id?": TEXT, "notes?": [TEXT], "name?": TEXT}
+SELECTION_CURE = "make a selection file with: python -m carto_core select"
 
 MIN_LIVE = 2  # snapshots; one has no trajectory
 
@@ -52,14 +58,50 @@ def load_table(run: Run) -> SampleTable:
     Raises:
         RunNotSealed: the run is still being written, or has no scores yet.
     """
-    scores = run.scores()
-    meta = run.meta()
+    scores, meta = run.scores(), checked_meta(run)
+    if scores["sample_id"].tolist() != list(range(run.num_samples)):
+        raise RunCorrupt(
+            f"run {run.run_id} has no score of some samples; score it anew: python -m carto_core score {run.run_id}"
+        )
     # A run that was scored before a score was invented has no column of it.
     known = {name: scores[name].to_numpy(np.float32, na_value=np.nan) for name in SCORES if name in scores}
-    cuts = Cuts(
-        str(meta["quadrant_x"]), str(meta["quadrant_y"]), float(meta["tau_d"] or "nan"), float(meta["tau_m"] or "nan")
-    )
-    return _table(run, known, cuts)
+    return _table(run, known, _cuts_in(meta, known, run))
+
+
+def checked_meta(run: Run) -> dict[str, str | None]:
+    """Return the `meta` table of a sealed run, after comparing it with `run.json`.
+
+    Raises:
+        RunCorrupt: the two speak of another corpus, seed or number of samples, or of another version of the contract.
+    """
+    meta, manifest = run.meta(), run.manifest
+    found = {name: meta.get(name) for name in ("contract_version", "corpus_sha256", "seed")}
+    found["num_samples"] = str(run.num_samples)
+    for name, value in found.items():
+        if value != str(manifest[name]):
+            raise RunCorrupt(
+                f"run {run.run_id}: {name} is {manifest[name]} in run.json and {value} in trajectory.duckdb; "
+                "copy back the file that was changed"
+            )
+    return meta
+
+
+def _cuts_in(meta: dict[str, str | None], scores: dict[str, Float32], run: Run) -> Cuts:
+    """Return the saved cuts, checked."""
+    try:
+        cuts = Cuts(
+            str(meta["quadrant_x"]),
+            str(meta["quadrant_y"]),
+            float(meta["tau_d"] or "nan"),
+            float(meta["tau_m"] or "nan"),
+        )
+    except (KeyError, ValueError):
+        cuts = None
+    if cuts is None or cuts.x not in scores or cuts.y not in scores:
+        raise RunCorrupt(
+            f"run {run.run_id} lacks its axes or cuts; score it anew: python -m carto_core score {run.run_id}"
+        )
+    return cuts
 
 
 def is_live(run: Run) -> bool:
@@ -73,7 +115,7 @@ def snapshots_so_far(run: Run) -> tuple[int, int]:
     engine = RunConfig.from_dict(manifest["config"]).engine
     try:
         steps = manifest.get("steps") or total_steps(engine, run.drawn()[0])
-    except duckdb.Error:
+    except RunCorrupt:
         return 0, engine.snapshots  # its samples are not written yet
     return len(run.snapshots(scored_kind(run))), min(engine.snapshots, steps)
 
@@ -88,7 +130,7 @@ def load_live_table(run: Run) -> SampleTable:
     """
     try:
         return _live_table(run)
-    except (duckdb.Error, RunCorrupt, RunNotSealed):
+    except (RunCorrupt, RunNotSealed):
         if not run.is_sealed:
             raise
         return _live_table(run)  # its parts became the sealed file while they were read
@@ -117,6 +159,7 @@ def scored_kind(run: Run) -> SnapshotKind:
 def _table(run: Run, scores: dict[str, Float32], cuts: Cuts) -> SampleTable:
     samples = run.samples("sample_id, key, source, group_id, num_tokens, canary_id")
     meta = run.meta() if run.is_sealed else run.manifest
+    _require_whole(run, samples)
     probes = read_probes(run.files, num_samples=len(samples))
     return SampleTable(
         run_id=run.run_id,
@@ -138,6 +181,23 @@ def _table(run: Run, scores: dict[str, Float32], cuts: Cuts) -> SampleTable:
     )
 
 
+def _require_whole(run: Run, samples: pd.DataFrame) -> None:
+    """Raise RunCorrupt unless the samples are numbered 0..N-1, and each has a key of its own, a group and a length."""
+    keys = samples["key"].tolist()
+    needed = samples[["key", "source", "group_id", "num_tokens"]].to_numpy(object)
+    problem = ""
+    if samples["sample_id"].tolist() != list(range(len(samples))):
+        problem = f"sample_id is not 0 to {len(samples) - 1:,}, each once"
+    elif pd.isna(needed).any():
+        problem = "a key, source, group_id or num_tokens is null"
+    elif len(set(keys)) < len(keys):
+        problem = f"the key {next(key for key, count in Counter(keys).items() if count > 1)!r} stands twice"
+    elif min(samples["num_tokens"], default=0) < 0:
+        problem = "a num_tokens is below 0"
+    if problem:
+        raise RunCorrupt(f"run {run.run_id}, table samples: {problem}; copy the run back")
+
+
 def score_config(run: Run) -> ScoreConfig:
     """Return the settings that the run was last scored with; the defaults where it never was."""
     return ScoreConfig.from_dict(run.manifest.get("scores") or {})
@@ -157,6 +217,7 @@ def score(run: Run, config: ScoreConfig) -> dict[str, Any]:
         UnknownNameError: an axis is no score.
     """
     run.require_sealed()
+    checked_meta(run)
     for name in (config.x, config.y):
         if name is not None and name not in SCORES:
             raise UnknownNameError.of("score", name, SCORES)
@@ -261,7 +322,8 @@ def missing_probes(run: Run) -> list[str]:
 def fold_facts(run: Run) -> dict[str, Any] | None:
     """Return `probes/folds.json`: how many fold models there are and how well their verdict repeats; None without any."""
     path = run.files.probes / "folds.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    cure = f"train the fold models again: python -m carto_core probe {run.run_id} folds"
+    return read_json(path, FOLDS, cure=cure) if path.is_file() else None
 
 
 def near_groups(run: Run) -> Int32 | None:
@@ -275,10 +337,14 @@ def probe_minutes(run: Run, names: Sequence[str], *, models: int = DEFAULT_MODEL
 
     Raises:
         UnknownNameError: a name is not in `PROBES`.
+        ConfigError: see `require_models`.
+        RunNotSealed: training is not over.
     """
     for name in names:
         if name not in PROBES:
             raise UnknownNameError.of("probe", name, PROBES)
+    require_models(models)
+    run.require_sealed()
     manifest = run.manifest
     one = manifest["train_s"] - manifest["measure_s"]
     workers = num_workers(manifest)
@@ -327,7 +393,13 @@ def quality(
 
 
 def search(run: Run, phrase: str) -> Int32:
-    """Return the ids of the samples whose text holds a phrase, whatever its case; never a pattern."""
+    """Return the ids of the samples whose text holds a phrase, whatever its case; never a pattern.
+
+    Raises:
+        SelectionError: the phrase holds half a surrogate pair, which no text does.
+    """
+    if not is_unicode(phrase):
+        raise SelectionError(f"the text {phrase[:40]!a} holds half of a character; search for whole ones")
     found = run.query("select sample_id from samples where contains(lower(text), lower(?)) order by 1", [phrase])
     return found["sample_id"].to_numpy(np.int32)
 
@@ -353,8 +425,8 @@ def read_keys(path: str | Path) -> Rule:
         SelectionError: the file cannot be read or holds no key.
     """
     try:
-        keys = [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+        keys = [line for line in Path(path).read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+    except (OSError, ValueError) as error:
         raise SelectionError(f"cannot read the key file {path}: {error}") from None
     if not keys:
         raise SelectionError(f"{path} holds no key; write one key a line")
@@ -386,20 +458,30 @@ def read_selection(run: Run, path: str | Path, *, table: SampleTable | None = No
     Raises:
         SelectionError: the file is damaged, belongs to another corpus, or names keys that the run lacks.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise SelectionError(f"{path} cannot be read as a selection file: {error}") from None
-    wanted = {"rule", "keys", "corpus_sha256"}
-    if not isinstance(content, dict) or content.get("version") != 1 or not wanted <= set(content):
-        raise SelectionError(f"{path} is not a selection file; make one with: python -m carto_core select")
+    content = read_selection_file(path)
     table = table or load_table(run)
     if content["corpus_sha256"] != table.corpus_sha256:
         raise SelectionError(
             f"{path} was made on another corpus (run {content.get('run_id')}), not on that of {run.run_id}"
         )
     chosen = select(run, {"type": "keys", "keys": content["keys"]}, table=table)
-    return Selection(content["rule"], chosen.sample_ids, tuple(content.get("notes", ())))
+    return Selection(canonical(content["rule"]), chosen.sample_ids, tuple(content.get("notes", ())))
+
+
+def read_selection_file(path: str | Path) -> dict[str, Any]:
+    """Return the content of a selection file, its keys and its rule not yet looked up in any run.
+
+    Raises:
+        SelectionError: the file is damaged, or of another version.
+    """
+    content = read_json(Path(path), SELECTION, error=SelectionError, cure=SELECTION_CURE)
+    if len(set(content["keys"])) < len(content["keys"]) or content["num_samples"] != len(content["keys"]):
+        raise SelectionError(f"{path}: its keys are not num_samples different ones; {SELECTION_CURE}")
+    try:
+        check_form(content["rule"])
+    except SelectionError as error:
+        raise SelectionError(f"{path}: {error}; {SELECTION_CURE}") from None
+    return content
 
 
 def plan_action(
@@ -478,9 +560,21 @@ def export(
 
 
 def read_audit(run: Run, name: str) -> dict[str, Any] | None:
-    """Return `audits/NAME.json`, or None where that audit has not been run."""
+    """Return `audits/NAME.json`, or None where that audit has not been run.
+
+    Raises:
+        RunCorrupt: the file is damaged, or speaks of samples or canaries that the run does not have.
+    """
     path = run.files.audits / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    cure = f"run: python -m carto_core audit {run.run_id} {name}"
+    audit = read_json(path, AUDIT_SHAPES[name], cure=cure)
+    ids = {i for row in audit["per_item"] for i in (*row.get("sample_ids", ()), row.get("sample_id", 0))}
+    canaries = {row["canary_id"] for row in audit["per_item"] if "canary_id" in row}
+    if max(ids, default=0) >= run.num_samples or not canaries <= set(run.canaries()["canary_id"]):
+        raise RunCorrupt(f"{path} speaks of samples or canaries that run {run.run_id} does not have; {cure}")
+    return audit
 
 
 def extracted_samples(run: Run) -> set[int]:
@@ -491,8 +585,7 @@ def extracted_samples(run: Run) -> set[int]:
 
 def measurement_dir(run: Run, plan_dir: str | Path) -> Path:
     """Return where the measurement of a plan is kept: `RUN/previews/HASH`."""
-    facts = json.loads((Path(plan_dir) / "plan.json").read_text(encoding="utf-8"))
-    return run.files.previews / facts["plan_sha256"][:16]
+    return run.files.previews / read_plan_json(Path(plan_dir))["plan_sha256"][:16]
 
 
 def measurement_arms(
@@ -526,8 +619,21 @@ def _losses_to_score(run: Run) -> tuple[SnapshotKind, Float32]:
     for kind in kinds:
         losses = run.trajectories(kind)
         if len(losses):
+            _require_finite(run, losses)
             return kind, losses
     raise RunCorrupt(f"run {run.run_id} holds no snapshot, so there is nothing to score; train it again")
+
+
+def _require_finite(run: Run, losses: Float32) -> None:
+    """Raise RunCorrupt where a loss is infinite, so that no score is made of it; NaN is a sample not seen."""
+    bad = np.argwhere(np.isinf(losses))
+    if len(bad):
+        keys = run.samples("sample_id, key")["key"]
+        names = ", ".join(repr(keys[i]) for i in dict.fromkeys(bad[:, 1].tolist()[:5]))
+        raise RunCorrupt(
+            f"run {run.run_id} holds infinite losses, from snapshot {bad[0, 0]} on, of samples {names}; "
+            "train it again with a smaller --learning-rate"
+        )
 
 
 def _score_meta(config: ScoreConfig, table: ScoreTable, *, kind: SnapshotKind, cuts: Cuts) -> dict[str, str | None]:

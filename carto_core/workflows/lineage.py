@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from carto_core.errors import PlanError, RunError
-from carto_core.export import write_plan
+from carto_core.export import read_plan_json, write_plan
 from carto_core.rules import describe
 from carto_core.store.reader import Run
 from carto_core.store.rundir import RunDir, list_runs, now, read_manifest, write_json
@@ -151,10 +151,9 @@ def _about(folder: Path) -> dict[str, Any]:
 
 
 def _record(run: Run, folder: Path, users: dict[str, tuple[str, ...]]) -> PlanRecord | None:
-    facts, about = _read_json(folder / "plan.json"), _about(folder)
-    if facts is None:
-        return None
+    about = _about(folder)
     try:
+        facts = read_plan_json(folder)
         digest = str(facts["plan_sha256"])
         return PlanRecord(
             folder=folder,
@@ -169,7 +168,7 @@ def _record(run: Run, folder: Path, users: dict[str, tuple[str, ...]]) -> PlanRe
             exported=str(about.get("exported", "")),
             used_by=users.get(digest, ()),
         )
-    except (KeyError, TypeError, ValueError):
+    except PlanError:
         return None
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from carto_core.errors import ConfigError
-from carto_core.preview.arms import Arm, Equal, expected_minutes
+from carto_core.export import read_plan_json
+from carto_core.preview.arms import MAX_SEEDS, Arm, Equal, expected_minutes
 from carto_core.preview.effects import PARTIAL, effects_of, half_width
 from carto_core.preview.measured import measure_arms, results_so_far
 from carto_core.store.reader import Run
@@ -48,15 +48,15 @@ def measure_plan(
         PlanError: the plan cannot be read, or no canary fits into an oracle of its size.
         Cancelled: stopped; the arms that were finished are kept.
     """
-    if seeds < 1:
-        raise ConfigError(f"--seeds must be at least 1, got {seeds}")
+    if not 1 <= seeds <= MAX_SEEDS:
+        raise ConfigError(f"--seeds must be 1 to {MAX_SEEDS}, got {seeds}")
     if equal not in ("steps", "epochs"):
         raise ConfigError(f"--equal must be steps or epochs, got {equal!r}")
     if stop_at is not None and not 0 < stop_at < 1:
         raise ConfigError(f"--stop-at must lie between 0 and 1, got {stop_at}")
     arms = light.measurement_arms(run, plan_dir, seeds=seeds, equal=equal, oracle=oracle)
     folder = Path(out) if out is not None else light.measurement_dir(run, plan_dir)
-    facts = json.loads((Path(plan_dir) / "plan.json").read_text(encoding="utf-8"))
+    facts = read_plan_json(Path(plan_dir))
     about = {"version": 1, "run_id": run.run_id, "plan_sha256": facts["plan_sha256"], "equal": equal}
     progress = ProgressFile(folder / "progress.jsonl")
     streaming = _Streaming(run, arms, folder / PARTIAL, about, progress)

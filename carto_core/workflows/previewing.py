@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from contextlib import suppress
@@ -140,9 +139,9 @@ def evidence_of(run: Run, table: SampleTable) -> list[Evidence]:
     unchanged: dict[int, dict[str, Any]] = {}
     dedup: dict[int, dict[str, Any]] = {}
     for path in sorted(run.files.previews.glob("*/measure.json")):
-        with suppress(CartoError, OSError, ValueError, KeyError, TypeError):
-            measured = json.loads(path.read_text(encoding="utf-8"))
-            if measured["equal"] != "steps":
+        with suppress(CartoError):
+            measured = read_measurement(path.parent)
+            if measured is None or measured.get("equal") != "steps":
                 continue
             plan, facts = read_plan(run.files.plans / path.parent.name, table)
             arms = measured["arms"]

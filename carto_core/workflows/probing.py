@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from carto_core.errors import ConfigError, UnknownNameError
-from carto_core.probes import DEFAULT_MODELS, PROBES, UNDER_A_PLAN
+from carto_core.probes import DEFAULT_MODELS, PROBES, UNDER_A_PLAN, require_models
 from carto_core.probes.probing import Probing
 from carto_core.store.folds import accuracy_gap, held_out_gap, read_folds, split_half_reliability
 from carto_core.store.probes import write_probe
@@ -46,8 +46,9 @@ def probe_run(
     for name in names:
         if name not in PROBES:
             raise UnknownNameError.of("probe", name, PROBES)
-    if models < 4 or models % 2:
-        raise ConfigError(f"--models must be an even number of 4 or more, got {models}: they come in pairs")
+    require_models(models)
+    if reliability is not None and not 0 < reliability <= 1:
+        raise ConfigError(f"--reliability must be above 0 and at most 1, got {reliability}")
     run.require_sealed()
     wanted = _wanted(run, names)
     done: dict[str, Any] = {"run": run.run_id, "probes": {}}

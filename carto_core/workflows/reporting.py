@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from carto_core.audits import AUDITS
-from carto_core.errors import ConfigError, PlanError, RunCorrupt
+from carto_core.errors import ConfigError, PlanError
 from carto_core.export import actions_of, read_plan
 from carto_core.masking import mask
 from carto_core.preview.effects import read_measurement
@@ -99,7 +99,7 @@ def gather(
         plan_facts=plan_facts,
         estimate=_estimate(run, table, plan),
         measured=_measurement(run, plan_facts),
-        audits={name: _audit(run, name) for name in AUDITS},
+        audits={name: light.read_audit(run, name) for name in AUDITS},
         cuts=cuts,
         axis=axis,
         roles=roles,
@@ -159,24 +159,7 @@ def _cuts(run: Run, rule: Rule, table: SampleTable) -> Cuts:
 
 
 def _measurement(run: Run, plan_facts: dict[str, Any]) -> dict[str, Any] | None:
-    folder = run.files.previews / plan_facts["plan_sha256"][:16]
-    try:
-        found = read_measurement(folder)
-        if found is not None and not ({"arms", "effects"} <= set(found) and found["arms"]):
-            raise ValueError("it holds no arms or no effects")
-    except (OSError, ValueError, TypeError) as error:
-        raise RunCorrupt(f"{folder / 'measure.json'} cannot be read ({error}); measure the plan again") from None
-    return found
-
-
-def _audit(run: Run, name: str) -> dict[str, Any] | None:
-    try:
-        return light.read_audit(run, name)
-    except (OSError, ValueError) as error:
-        path = run.files.audits / f"{name}.json"
-        raise RunCorrupt(
-            f"{path} cannot be read ({error}); run: python -m carto_core audit {run.run_id} {name}"
-        ) from None
+    return read_measurement(run.files.previews / plan_facts["plan_sha256"][:16])
 
 
 def _touched(

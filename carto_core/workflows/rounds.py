@@ -12,13 +12,14 @@ from typing import Any
 
 from carto_core.engine.side_by_side import num_workers
 from carto_core.errors import ConfigError, RunCorrupt
+from carto_core.preview.arms import MAX_SEEDS
 from carto_core.store.reader import Run
 
 DEFAULT_STEP, DEFAULT_BUDGET, DEFAULT_TARGET, DEFAULT_SEEDS = 0.05, 0.2, 0.05, 3
 ARMS_ONCE, ARMS_A_ROUND = 2, 2  # unchanged and one copy of each text; plan and control
 
 
-def check_settings(*, step: float, budget: float, target: float) -> None:
+def check_settings(*, step: float, budget: float, target: float, seeds: int) -> None:
     """Refuse settings of a cleaning that are out of range.
 
     Raises:
@@ -30,6 +31,8 @@ def check_settings(*, step: float, budget: float, target: float) -> None:
         raise ConfigError(f"--budget must be at least --step and below 1, got {budget}")
     if not 0 <= target < 1:
         raise ConfigError(f"--target must be at least 0 and below 1, got {target}")
+    if not 1 <= seeds <= MAX_SEEDS:
+        raise ConfigError(f"--seeds must be 1 to {MAX_SEEDS}, got {seeds}")
 
 
 def most_rounds(*, step: float, budget: float) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +73,7 @@ def rename_saved(run: Run, name: str, new: str) -> Path:
         SelectionError: there is none of this name, its file is damaged, or the new name cannot be one or is taken.
     """
     old, new = _existing(run, name), checked_name(new, error=SelectionError)
-    content = _content(old)
+    content = light.read_selection_file(old)
     path = _write_new(run, new, content | {"name": new})
     old.unlink(missing_ok=True)
     return path
@@ -115,19 +114,9 @@ def _write_new(run: Run, name: str, content: dict) -> Path:
     return path
 
 
-def _content(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content["keys"], list) or not isinstance(content["rule"], dict):
-            raise TypeError("its keys or its rule have another form")
-        return content
-    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
-        raise SelectionError(f"{path} cannot be read as a selection file: {error!r}") from None
-
-
 def _saved(path: Path) -> Saved:
     try:
-        content = _content(path)
+        content = light.read_selection_file(path)
     except SelectionError:
         return Saved(path.stem, None, "damaged: it cannot be read")
     return Saved(path.stem, len(content["keys"]), describe(content["rule"]))

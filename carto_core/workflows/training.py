@@ -31,6 +31,7 @@ from carto_core.errors import (
     RunCorrupt,
     RunError,
     RunNotFound,
+    TrainingDiverged,
 )
 from carto_core.export import read_plan
 from carto_core.preview.arms import Equal
@@ -58,6 +59,7 @@ from carto_core.workflows.preparing import prepare_subject
 from carto_core.workflows.probing import fill
 from carto_core.workflows.progress import ProgressFile, device_slot, stoppable
 
+NAMED = 5  # samples in a message
 LIBRARIES = ("torch", "numpy", "duckdb", "pyarrow", "tokenizers", "safetensors")
 
 
@@ -267,16 +269,17 @@ def _train_and_seal(run: RunDir, config: RunConfig, progress: ProgressFile) -> N
     started = time.perf_counter()
     manifest, corpus = read_manifest(run), load_run_corpus(Run(run))
     writer = PartWriter(run)
-    trained = train(
-        corpus.task(config),
-        dataclasses.replace(config.engine, seed=manifest.get("train_seed", config.engine.seed)),
-        repeats=corpus.repeats,
-        weights=corpus.weights,
-        steps=manifest.get("steps"),
-        recorder=writer,
-        checkpoints=run.checkpoints,
-        progress=progress,
-    )
+    with _naming_samples(Run(run)):
+        trained = train(
+            corpus.task(config),
+            dataclasses.replace(config.engine, seed=manifest.get("train_seed", config.engine.seed)),
+            repeats=corpus.repeats,
+            weights=corpus.weights,
+            steps=manifest.get("steps"),
+            recorder=writer,
+            checkpoints=run.checkpoints,
+            progress=progress,
+        )
     progress("sealing", 0, 1)
     manifest = update_manifest(
         run,
@@ -327,6 +330,18 @@ def _recording_the_end(run: RunDir) -> Iterator[None]:
         with suppress(DiskError):  # where not even this can be written, a dead process says that it was interrupted
             update_manifest(run, **_end(error))
         raise
+
+
+@contextmanager
+def _naming_samples(run: Run) -> Iterator[None]:
+    """Name by key the samples at which a training diverged: ids mean nothing to whoever mends the corpus."""
+    try:
+        yield
+    except TrainingDiverged as error:
+        keys = run.samples("sample_id, key")["key"]
+        first = ", ".join(repr(keys[i]) for i in error.sample_ids[:NAMED])
+        number = len(error.sample_ids)
+        raise TrainingDiverged(f"{error}. Samples: {number:,}, the first {first}", error.sample_ids) from None
 
 
 def _end(error: BaseException) -> dict[str, str]:

@@ -6,17 +6,17 @@ from carto_core.config import ScoreConfig
 from carto_core.store.rundir import update_manifest
 from carto_core.store.writer import PartWriter
 from carto_core.types import Snapshot
-from tests.browser.dashboard import chromium, serving, settled
+from tests.browser.dashboard import chromium, serving, settled, visitor
 from tests.browser.test_lasso import CONCAVE, X, Y, lasso, open_map, status
-from tests.tiny import make_run
+from tests.tiny import keep_snapshots, make_run
 
 
 def test_an_outline_stays_while_the_map_under_it_grows(tmp_path):
     run = make_run(tmp_path / "runs" / "live", sealed=False, num_samples=400)
     update_manifest(run.files, scores=ScoreConfig(x=X, y=Y).to_dict())
-    PartWriter(run.files).drop_after(40)
+    keep_snapshots(run, 4)
     with serving(tmp_path / "runs", tmp_path) as address, chromium() as browser:
-        page = browser.new_context(viewport={"width": 1440, "height": 1400}).new_page()
+        page = visitor(browser, viewport={"width": 1440, "height": 1400}).new_page()
         open_map(page, f"{address}/map?run=live")
         page.get_by_text("4 of 24 snapshots so far.").wait_for()
         lasso(page, CONCAVE)

@@ -1,4 +1,5 @@
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from carto_core.config import EngineConfig, ModelConfig
 from carto_core.corpus.tokens import Tokens
 from carto_core.engine.loop import train
 from carto_core.engine.order import batches, total_steps
-from carto_core.errors import Cancelled, PlanError
+from carto_core.errors import Cancelled, PlanError, TrainingDiverged
 from carto_core.tasks.language import LanguageTask
 
 CONFIG = EngineConfig(epochs=3, snapshots=5, batch_size=4, device="cpu", losses="both")
@@ -209,3 +210,66 @@ def test_a_batch_without_weight_counts_as_a_step_and_moves_nothing():
     assert trained.steps == 15
     assert all(torch.equal(a, b) for a, b in zip(trained.model.parameters(), untrained.model.parameters(), strict=True))
     assert (seen.of("after") == seen.of("after")[0]).all()
+
+
+class Breaking(LanguageTask):
+    """Gives one sample a loss that is no finite number, from some batch or measurement on."""
+
+    def __init__(self, *arguments, bad, sample=7, from_batch=10**9, from_measure=10**9, **settings):
+        super().__init__(*arguments, **settings)
+        self.bad, self.sample, self.from_batch, self.from_measure = bad, sample, from_batch, from_measure
+        self.num_batches = self.num_measures = 0
+
+    def per_sample_loss(self, model, sample_ids, device):
+        self.num_batches += 1
+        losses = super().per_sample_loss(model, sample_ids, device)
+        hit = np.asarray(sample_ids) == self.sample
+        return (
+            losses * torch.from_numpy(np.where(hit, self.bad, 1.0)) if self.num_batches >= self.from_batch else losses
+        )
+
+    def measure(self, model, device):
+        self.num_measures += 1
+        losses = super().measure(model, device)
+        if self.num_measures >= self.from_measure:
+            losses[self.sample] = self.bad
+        return losses
+
+
+def breaking(**how):
+    good = some_task()
+    return Breaking(good.config, good.tokens, vocab_size=30, bos_id=0, **how)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_ends_the_training_and_names_step_and_sample(bad):
+    seen = Seen()
+
+    with pytest.raises(TrainingDiverged, match=r"the loss .* at step \d+.*smaller --learning-rate") as raised:
+        train(breaking(bad=bad, from_batch=8), CONFIG, recorder=seen)
+
+    assert raised.value.sample_ids == [7]
+    assert np.isfinite(seen.of("after")).all()
+    assert len(seen) > 0
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_snapshot_that_holds_no_number_is_not_recorded(bad):
+    seen = Seen()
+
+    with pytest.raises(TrainingDiverged, match=r"the loss .* at snapshot 2 ") as raised:
+        train(breaking(bad=bad, from_measure=3), CONFIG, recorder=seen)
+
+    assert raised.value.sample_ids == [7]
+    assert len(seen.of("after")) == 2
+
+
+def test_weights_that_become_no_number_end_the_training():
+    with pytest.raises(TrainingDiverged):
+        train(some_task(), dataclasses.replace(CONFIG, learning_rate=1e38))
+
+
+def test_an_error_of_a_training_side_by_side_keeps_its_samples():
+    error = pickle.loads(pickle.dumps(TrainingDiverged("the loss broke", [3, 4])))
+
+    assert (str(error), error.sample_ids) == ("the loss broke", [3, 4])

@@ -255,7 +255,7 @@ def test_the_baseline_arm_of_the_runs_own_seed_is_the_run_itself(run):
 
 
 def test_no_seeds_are_refused(run):
-    with pytest.raises(ConfigError, match="--seeds must be at least 1"):
+    with pytest.raises(ConfigError, match="--seeds must be 1 to 100"):
         measure_plan(run, light.save_plan(run, prune(run)), seeds=0)
 
 

@@ -1,5 +1,6 @@
 import dataclasses
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -20,7 +21,6 @@ from carto_core.store.rundir import (
     is_process,
     list_runs,
     making_run,
-    read_manifest,
     replacing,
     run_status,
     this_process,
@@ -133,7 +133,8 @@ def test_an_unknown_run_is_told_what_there_is(tmp_path):
 
 
 def test_a_running_run_whose_process_is_gone_or_another_is_interrupted(tmp_path):
-    files = create_run(tmp_path / "a", {"status": "running", "pid": os.getpid(), "pid_start": 1.0})
+    files = make_run(tmp_path / "a", sealed=False).files
+    update_manifest(files, pid=os.getpid(), pid_start=1.0)
 
     assert run_status(files) == "interrupted"
 
@@ -188,7 +189,7 @@ def test_who_makes_a_run_second_is_told_so(tmp_path):
         write_json(second.manifest, {"run_id": "second"})
         create_run(tmp_path / "a", {"run_id": "first"})
 
-    assert read_manifest(RunDir(tmp_path / "a")) == {"run_id": "first"}
+    assert json.loads((tmp_path / "a" / "run.json").read_text()) == {"run_id": "first"}
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
@@ -210,7 +211,7 @@ def test_a_config_survives_json_and_refuses_what_it_does_not_know(tmp_path):
     assert RunConfig.from_dict(config.to_dict()) == config
     with pytest.raises(ConfigError, match="EngineConfig has no field wings"):
         RunConfig.from_dict(config.to_dict() | {"engine": {"wings": 2}})
-    with pytest.raises(ConfigError, match="--threads must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match="--threads must be 1 to 1,024, got 0"):
         dataclasses.replace(config.engine, threads=0)
 
 

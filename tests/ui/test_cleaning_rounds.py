@@ -7,7 +7,7 @@ from carto_core.store.rundir import update_manifest, write_json
 from carto_core.ui.panels import working
 from carto_core.workflows import rounds
 from tests import tiny
-from tests.ui.test_pages import SCORES, button, labelled, opened, press, words
+from tests.ui.test_pages import SCORES, as_read, button, labelled, opened, press, words
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_a_budget_below_one_step_is_one_sentence(run):
 
     labelled(app.slider, "Budget (%)").set_value(2).run()
 
-    assert "--budget must be at least --step" in app.error[0].value
+    assert "--budget must be at least --step" in as_read(app.error[0].value)
     assert not app.exception
 
 
@@ -117,5 +117,5 @@ def test_a_damaged_file_of_rounds_is_one_sentence(run):
 
     app = opened("intervene", run="tiny")
 
-    assert "clean the run again" in app.error[0].value
+    assert "clean the run again" in as_read(app.error[0].value)
     assert not app.exception

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from carto_core.config import ScoreConfig
-from carto_core.store.rundir import update_manifest, write_json
+from carto_core.store.rundir import update_manifest
 from carto_core.types import Plan
 from carto_core.workflows import light
 from tests import tiny
-from tests.ui.test_pages import SCORES, address_of, labelled, opened, press, sound, turned, words
+from tests.ui.test_pages import SCORES, address_of, as_read, labelled, opened, press, sound, turned, words
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def after(runs_root, before):
     """Made of the same samples, cut elsewhere: half of them are hotspots by their own cuts."""
     scores = ScoreConfig(x="difficulty", y="consolidation", cut_x=100, cut_y=50)
     run = tiny.make_run(runs_root / "after", num_samples=300, config=scores)
-    update_manifest(run.files, parent_run="before", plan_sha256="p")
+    tiny.as_retrain(run, "before")
     repeats = np.ones(300, np.int32)
     repeats[10:30] = 0
     plan = Plan(repeats, np.ones(300, np.float32), [""] * 300, {"type": "test"}, "prune")
@@ -46,7 +46,7 @@ def audited(run, extracted):
         {name: row[name] for name in ("canary_id", "kind", "role")} | {"extracted": row["canary_id"] in extracted}
         for row in run.canaries().to_dict("records")
     ]
-    write_json(run.files.audits / "extraction.json", {"per_item": rows})
+    tiny.write_audit(run, "extraction", rows)
 
 
 def metrics(app):
@@ -191,7 +191,7 @@ def test_runs_without_a_common_sample_are_one_sentence(before, runs_root):
 
     app = opened("compare", run="before")
 
-    assert [e.value for e in app.error] == [
+    assert [as_read(e.value) for e in app.error] == [
         "runs before (300 samples) and else (150) share none of their keys; compare runs of one corpus"
     ]
 
@@ -225,6 +225,6 @@ def test_a_second_plan_can_be_made_but_not_measured(before, after):
 
     turned(app, "intervene")
 
-    assert [e.value for e in app.error if "measure a plan of before" in e.value]
+    assert [as_read(e.value) for e in app.error if "measure a plan of before" in e.value]
     assert "Take the list with you" in words(app)
     assert "On top of the plan that run after was trained under" in words(app)

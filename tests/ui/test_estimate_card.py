@@ -7,7 +7,7 @@ from carto_core import jobs
 from carto_core.store.rundir import update_manifest
 from carto_core.workflows import previewing
 from tests import tiny
-from tests.ui.test_pages import SCORES, actions, button, labelled, opened, press, with_hotspots, words
+from tests.ui.test_pages import SCORES, actions, as_read, button, labelled, opened, press, with_hotspots, words
 from tests.workflows.test_preparing import measured
 
 
@@ -147,7 +147,7 @@ def test_damaged_preparation_is_one_sentence(run):
 
     app = with_hotspots(run)
 
-    assert "python -m carto_core prepare tiny" in app.error[0].value
+    assert "python -m carto_core prepare tiny" in as_read(app.error[0].value)
     assert not app.exception
 
 

@@ -15,6 +15,7 @@ from carto_core.ui.panels.training import PATH
 from carto_core.workflows import doctor
 from tests import tiny
 from tests.texts import sentences, write_jsonl
+from tests.ui.test_pages import as_read
 
 PROJECT = Path(__file__).parents[2]
 
@@ -54,8 +55,8 @@ def sound(app):
 
 
 def words(app):
-    kinds = ("title", "markdown", "caption", "info", "error", "code")
-    return "\n".join(str(element.value) for kind in kinds for element in app.get(kind))
+    kinds = ("title", "markdown", "caption", "info", "warning", "error", "code")
+    return "\n".join(as_read(element.value) for kind in kinds for element in app.get(kind))
 
 
 def field(elements, label):
@@ -200,7 +201,7 @@ def test_a_damaged_run_is_one_sentence_beside_the_others_and_can_be_deleted(root
 
     app = opened(home(), "delete_damaged")
 
-    assert "not valid JSON" in words(app)
+    assert "run.json cannot be read" in words(app)
     assert app.button(key="open_sound")
     assert app.button(key="do_delete_damaged")
 

@@ -24,13 +24,8 @@ def run(tmp_path, monkeypatch):
     """A live run with 3 of 24 snapshots."""
     monkeypatch.setenv("CARTO_RUNS", str(tmp_path / "runs"))
     made = tiny.make_run(tmp_path / "runs" / "live", sealed=False)
-    cut(made, 3)
+    tiny.keep_snapshots(made, 3)
     return made
-
-
-def cut(run, count):
-    writer = PartWriter(run.files)
-    writer.drop_after(writer.snapshots[count - 1].step)
 
 
 def grow(run):
@@ -117,7 +112,7 @@ def test_the_map_grows_with_its_snapshots_and_keeps_the_selection(run):
 
 
 def test_one_snapshot_is_no_map_yet(run):
-    cut(run, 1)
+    tiny.keep_snapshots(run, 1)
 
     assert "The map appears with snapshot 2 of 24; so far there are 1." in words(opened("map"))
 

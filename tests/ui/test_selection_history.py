@@ -10,7 +10,7 @@ from carto_core.preview.effects import effects_of
 from carto_core.quadrants import QUADRANTS
 from carto_core.rules import combine
 from carto_core.selection import inside, simplify_polygon
-from carto_core.store.rundir import update_manifest, write_json
+from carto_core.store.rundir import write_json
 from carto_core.ui import state
 from carto_core.ui.history import MAX_STEPS, History
 from carto_core.ui.shortcuts import SHORTCUTS
@@ -21,6 +21,7 @@ from tests.ui import test_pages as pages
 from tests.ui.test_pages import (
     actions,
     address_of,
+    as_read,
     button,
     chart,
     drag,
@@ -185,7 +186,7 @@ def test_a_combination_that_would_be_too_deep_leaves_the_selection_and_says_so(r
             break
 
     assert turn == 17
-    assert "stays as it was" in app.warning[0].value
+    assert "stays as it was" in as_read(app.warning[0].value)
     assert rule_of(app)["type"] == "combined"
     assert not app.error
 
@@ -439,11 +440,11 @@ def test_saving_over_a_name_or_under_none_is_one_sentence(run):
     app = saving(drag(opened("map", run="tiny"), lasso=[LEFT]), "mine")
 
     saving(app, "mine")
-    assert "already" in app.error[0].value
+    assert "already" in as_read(app.error[0].value)
     saving(app, "../mine")
-    assert "cannot be a name" in app.error[0].value
+    assert "cannot be a name" in as_read(app.error[0].value)
     saving(app, "")
-    assert "at least one character" in app.error[0].value
+    assert "at least one character" in as_read(app.error[0].value)
 
     assert [s.name for s in saved.list_saved(run)] == ["mine"]
 
@@ -474,7 +475,7 @@ def test_a_saved_selection_whose_rule_now_means_others_is_loaded_by_its_keys(run
 
     app = press(opened("map", run="tiny"), "Load")
 
-    assert "have changed since forgotten was saved" in app.warning[0].value
+    assert "have changed since forgotten was saved" in as_read(app.warning[0].value)
     keys = light.load_table(run).key[kept.sample_ids].tolist()
     assert rule_of(app) == {"type": "keys", "keys": keys}
 
@@ -540,7 +541,7 @@ def test_an_earlier_plan_is_looked_at_again_and_left_again(run):
         run.files.previews / named.folder.name / "measure.json", {"arms": pages.ARMS, "effects": effects_of(pages.ARMS)}
     )
     user = tiny.make_run(run.files.path.parent / "cleaned", num_samples=150, seed=1)
-    update_manifest(user.files, parent_run="tiny", plan_sha256=named.plan_sha256)
+    tiny.as_retrain(user, "tiny", named.plan_sha256)
     sound(actions(app).set_value("prune").run())
     row = plan_rows(app).value["name"].tolist().index("a fifth")
     assert plan_rows(app).value.loc[row, ["measured", "used by"]].tolist() == ["yes", "cleaned"]
@@ -593,7 +594,7 @@ def test_a_name_that_is_taken_or_no_name_is_one_sentence(run):
 
     press(app, "Name it")
 
-    assert "another plan" in app.error[0].value
+    assert "another plan" in as_read(app.error[0].value)
 
 
 def test_downloading_the_list_is_noted(run):

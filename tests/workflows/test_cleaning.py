@@ -9,7 +9,6 @@ import pytest
 from carto_core.errors import ConfigError, PlanError, UnknownNameError
 from carto_core.preview.effects import effects_of
 from carto_core.store.reader import open_run
-from carto_core.store.rundir import update_manifest
 from carto_core.types import ROLES
 from carto_core.workflows import cleaning, light, rounds
 from tests import tiny
@@ -46,7 +45,7 @@ def done(monkeypatch):
         shutil.copytree(run.files.path, out)
         shutil.copy(plan_dir / "plan.parquet", out / "plan.parquet")
         digest = json.loads((plan_dir / "plan.json").read_text())["plan_sha256"]
-        update_manifest(open_run(out).files, parent_run=run.run_id, plan_sha256=digest)
+        tiny.as_retrain(open_run(out), run.run_id, digest)
 
     monkeypatch.setattr(cleaning, "measure_plan", measure)
     monkeypatch.setattr(cleaning, "train_plan", train)
@@ -143,7 +142,7 @@ def test_a_retrain_is_no_base_run(run, tmp_path):
     (run.files.path / "plan.parquet").write_bytes(
         (light.save_plan(run, light.plan_action(run, light.select(run, {"type": "top", "by": "final_loss", "q": 0.05}), action="prune")) / "plan.parquet").read_bytes()
     )  # fmt: skip
-    update_manifest(run.files, parent_run="other", plan_sha256="p")
+    tiny.as_retrain(run, "other")
 
     with pytest.raises(PlanError, match="was trained under a plan"):
         cleaning.clean_run(run, by="final_loss", step=0.05, budget=0.1)

@@ -4,7 +4,7 @@ import pytest
 from carto_core.compare import FROM, TO
 from carto_core.config import ScoreConfig
 from carto_core.errors import CompareError, RunNotSealed
-from carto_core.store.rundir import update_manifest, write_json
+from carto_core.store.rundir import update_manifest
 from carto_core.workflows import light
 from carto_core.workflows.comparing import compare_runs, likeliest_other
 from tests import tiny
@@ -24,7 +24,7 @@ def audited(run, extracted):
         {name: row[name] for name in ("canary_id", "kind", "role")} | {"extracted": row["canary_id"] in extracted}
         for row in run.canaries().to_dict("records")
     ]
-    write_json(run.files.audits / "extraction.json", {"per_item": rows})
+    tiny.write_audit(run, "extraction", rows)
 
 
 def test_a_run_and_its_copy_differ_in_nothing(pair):
@@ -142,7 +142,7 @@ def test_a_run_without_scores_is_refused(pair, tmp_path):
 def test_a_run_is_likeliest_compared_with_its_retrain_then_its_base_then_its_corpus(tmp_path):
     run, same, child = (tiny.make_run(tmp_path / name, seed=3) for name in ("run", "same", "child"))
     other = tiny.make_run(tmp_path / "other", seed=4)
-    update_manifest(child.files, parent_run="run")
+    tiny.as_retrain(child, "run")
 
     assert likeliest_other(run, [other, same, child]) is child
     assert likeliest_other(child, [other, same, run]) is run

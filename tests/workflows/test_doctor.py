@@ -82,12 +82,12 @@ def list_for_manifest(run):
     ("damage", "said"),
     [
         (lose_rows, "samples has 120 rows, and run.json says 121"),
-        (break_database, "IOException"),
+        (break_database, "cannot be read: IO Error"),
         (other_tokenizer, "not the one that it was trained with"),
-        (other_contract, "contract version is 2"),
-        (damage_manifest, "not valid JSON"),
+        (other_contract, "of version 2 of the data contract"),
+        (damage_manifest, "run.json cannot be read: Expecting"),
         (lose_database, "trajectory.duckdb is gone"),
-        (list_for_manifest, "holds no JSON object"),
+        (list_for_manifest, "it must be an object"),
     ],
 )
 def test_damage_is_found_with_what_mends_it_and_the_rest_goes_on(root, run, damage, said):

@@ -12,7 +12,7 @@ import pytest
 from carto_core import jobs
 from carto_core.errors import RunError, RunExists, RunNotFound
 from carto_core.store.reader import open_run
-from carto_core.store.rundir import disk_use, list_runs, update_manifest, write_json
+from carto_core.store.rundir import disk_use, list_runs, write_json
 from carto_core.workflows import housekeeping, light, lineage
 from carto_core.workflows.comparing import likeliest_other
 from tests import tiny
@@ -34,7 +34,7 @@ def planned(run):
 def retrain_of(run, plan_dir, name):
     other = tiny.make_run(run.files.path.with_name(name), num_samples=120)
     digest = json.loads((plan_dir / "plan.json").read_text())["plan_sha256"]
-    update_manifest(other.files, parent_run=run.run_id, plan_sha256=digest)
+    tiny.as_retrain(other, run.run_id, digest)
     return other
 
 
@@ -165,7 +165,7 @@ def test_a_link_is_removed_and_what_it_points_to_stays(tmp_path, run):
     root = tmp_path / "elsewhere"
     root.mkdir()
     (root / "linked").symlink_to(run.files.path)
-    linked = open_run("linked", root)
+    linked = open_run(root / "linked")
 
     held = housekeeping.delete_run(linked)
 

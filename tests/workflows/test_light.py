@@ -15,9 +15,9 @@ from carto_core.quadrants import Cuts
 from carto_core.scores import SCORES, ScoreInputs, compute_scores
 from carto_core.scores.tokenwise import zlib_bytes
 from carto_core.store.probes import write_probe
-from carto_core.store.rundir import update_manifest, write_json
+from carto_core.store.rundir import update_manifest
 from carto_core.workflows import light
-from tests.tiny import make_run
+from tests.tiny import make_run, write_audit
 
 HOT = {"type": "top", "by": "consolidation", "q": 0.1}
 
@@ -25,12 +25,6 @@ HOT = {"type": "top", "by": "consolidation", "q": 0.1}
 @pytest.fixture
 def run(tmp_path):
     return make_run(tmp_path / "run")
-
-
-def write_audit(run, name, *rows):
-    write_json(
-        run.files.audits / f"{name}.json", {"name": name, "definition": "", "summary": {}, "per_item": list(rows)}
-    )
 
 
 def test_the_light_verbs_never_load_torch():
@@ -420,9 +414,8 @@ def test_exporting_what_is_no_plan_is_the_users_mistake(run, tmp_path):
 
 def test_the_policy_warns_of_samples_that_the_natural_audit_extracted(run):
     hard = int(np.flatnonzero((run.scores()["quadrant"] == "ambiguous-hard") & run.samples()["canary_id"].isna())[0])
-    write_audit(
-        run, "natural", {"sample_ids": [hard], "extracted": True}, {"sample_ids": [hard + 1], "extracted": False}
-    )
+    rows = [{"sample_ids": [hard], "extracted": True}, {"sample_ids": [hard + 1], "extracted": False}]
+    write_audit(run, "natural", rows)
 
     notes = light.plan_policy(run, alpha=0.5, gamma=2).notes
 

@@ -8,7 +8,7 @@ from carto_core.errors import PlanError
 from carto_core.export import read_plan
 from carto_core.store.rundir import update_manifest, write_json
 from carto_core.workflows import light, lineage
-from tests.tiny import make_run
+from tests.tiny import as_retrain, make_run
 
 HOT = {"type": "top", "by": "consolidation", "q": 0.1}
 
@@ -86,9 +86,9 @@ def test_what_was_done_with_a_plan_is_told(run):
     lineage.note_export(folder)
     write_json(run.files.previews / folder.name / "measure.json", {})
     user = make_run(run.files.path.parent / "after", seed=1)
-    update_manifest(user.files, parent_run=run.run_id, plan_sha256=digest_of(folder))
+    as_retrain(user, run.run_id, digest_of(folder))
     stranger = make_run(run.files.path.parent / "stranger", seed=2)
-    update_manifest(stranger.files, parent_run="another", plan_sha256=digest_of(folder))
+    as_retrain(stranger, "another", digest_of(folder))
     (run.files.path.parent / "broken").mkdir()
     (run.files.path.parent / "broken" / "run.json").write_text("{")
 
@@ -115,7 +115,7 @@ def test_a_plan_that_somebody_used_stays_and_is_listed(run, use):
         (run.files.previews / folder.name).mkdir(parents=True)
     elif use == "run":
         user = make_run(run.files.path.parent / "after", seed=1)
-        update_manifest(user.files, parent_run=run.run_id, plan_sha256=digest_of(folder))
+        as_retrain(user, run.run_id, digest_of(folder))
     else:
         light.save_plan(run, plan_of(run))
 

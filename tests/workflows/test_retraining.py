@@ -159,8 +159,8 @@ def test_an_interrupted_retrain_goes_on_to_the_same_losses(base, cut, monkeypatc
     ("plan", "how", "error", "said"),
     [
         ("everything", {}, PlanError, "prunes every sample"),
-        ("nowhere", {}, PlanError, "not a readable plan"),
-        ("good", {"seed": -1}, ConfigError, "--seed must be 0 or more"),
+        ("nowhere", {}, PlanError, "plan.json cannot be read"),
+        ("good", {"seed": -1}, ConfigError, "--seed must be 0 to 9223372036854775807"),
         ("good", {"equal": "tokens"}, ConfigError, "--equal must be steps or epochs"),
     ],
 )

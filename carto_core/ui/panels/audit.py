@@ -12,6 +12,7 @@ from carto_core.store.reader import Run
 from carto_core.store.rundir import resolve_runs_root
 from carto_core.ui.panels import canaries, membership, recited, working
 from carto_core.ui.shell import scored_run, told
+from carto_core.ui.words import literal
 from carto_core.workflows import light
 
 WAITS = "The audits ask the trained model: they wait for the end of the training."
@@ -80,7 +81,7 @@ def _perplexity(audit: dict[str, Any]) -> None:
     intervals = summary.get("intervals", {})
     st.subheader(AUDITS["perplexity"].question)
     first, second, third, fourth = st.columns(4)
-    first.metric("Perplexity a token", f"{summary['perplexity']:.2f}", help=audit["definition"])
+    first.metric("Perplexity a token", f"{summary['perplexity']:.2f}", help=literal(audit["definition"]))
     first.caption(_interval(intervals.get("perplexity")))
     for column, title, name, why in (
         (second, "Perplexity a word", "word_perplexity", "Compares models with different tokenizers."),
@@ -93,8 +94,8 @@ def _perplexity(audit: dict[str, Any]) -> None:
     fourth.caption(f"on {summary['num_tokens']:,} tokens of {summary['num_samples']:,} held-out samples")
     if window := summary.get("window"):
         st.caption(
-            f"Read in windows of {window['context']} tokens, stride {window['stride']}, each begun with {window['bos']}; "
-            f"predicted: {window['predicted']}. Tokenizer {summary['tokenizer_sha256'][:12]}: perplexity a token compares "
+            f"Read in windows of {window['context']} tokens, stride {window['stride']}, each begun with {literal(window['bos'])}; "
+            f"predicted: {literal(window['predicted'])}. Tokenizer {summary.get('tokenizer_sha256', 'unknown')[:12]}: perplexity a token compares "
             "models of this tokenizer and window alone. 95 % intervals by bootstrap over groups of duplicate texts."
         )
 

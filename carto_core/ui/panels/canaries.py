@@ -12,6 +12,7 @@ from carto_core.plots.charts import points_figure, repeats_figure
 from carto_core.store.reader import Run
 from carto_core.ui import cache, texts
 from carto_core.ui.shell import CHART, theme
+from carto_core.ui.words import literal
 
 WAYS = {"beam": "beam search", "optimal": "optimal search", "discoverable": "100 samples"}
 
@@ -43,7 +44,7 @@ def extraction(audit: dict[str, Any], role: str) -> None:
     if any(by_kind.values()):
         st.markdown("**Which kinds of secrets go first?** (inserted ones, share, Wilson 95 % intervals)")
         _shares(by_kind, x="kind of canary", key=f"kinds_{role}", said="by kind")
-    st.caption(audit["definition"])
+    st.caption(literal(audit["definition"]))
 
 
 def _way(name: str, part: dict[str, Any]) -> str:
@@ -94,7 +95,7 @@ def exposure(audit: dict[str, Any], role: str) -> None:
         figure, theme=None, key=f"exposure_{role}", config=CHART, alt="Exposure of canaries by number of copies"
     )
     _three_ways([row for row in audit["per_item"] if row.get("role") == role], top, role)
-    st.caption(audit["definition"])
+    st.caption(literal(audit["definition"]))
 
 
 def _ranked(part: dict[str, Any]) -> str:

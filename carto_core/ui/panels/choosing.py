@@ -7,9 +7,10 @@ import streamlit as st
 from carto_core.store.reader import Run
 from carto_core.types import SampleTable
 from carto_core.ui import state, texts
-from carto_core.ui.panels.chosen import Chosen, literal
+from carto_core.ui.panels.chosen import Chosen
 from carto_core.ui.shell import told
 from carto_core.ui.shortcuts import key_of
+from carto_core.ui.words import literal
 from carto_core.workflows import saved
 from carto_core.workflows.naming import MAX_NAME
 

@@ -17,6 +17,7 @@ from carto_core.store.reader import Run
 from carto_core.types import Int32, SampleTable, Selection
 from carto_core.ui import cache, state, texts
 from carto_core.ui.shell import CHART, theme
+from carto_core.ui.words import literal
 from carto_core.workflows import light
 
 
@@ -51,7 +52,7 @@ def resolve(run: Run, table: SampleTable) -> Chosen:
         selection = None if rule is None else light.select(run, rule, table=table)
         hits = None if filter_rule is None else light.select(run, filter_rule, table=table).sample_ids
     except SelectionError as error:
-        st.error(f"{texts.shown(error)} The selection was cleared.")
+        st.error(f"{literal(texts.shown(error))} The selection was cleared.")
         state.clear_selection()
         return Chosen(None, None, 0.0)
     return Chosen(selection, hits, 1000 * (time.perf_counter() - began))
@@ -85,14 +86,14 @@ def rail(run: Run, table: SampleTable, cuts: Cuts, chosen: Chosen) -> None:
         if chosen.selection is not None and chosen.selection.rule["type"] != "polygon":
             st.caption(f"Chosen by: {literal(texts.shown(describe(chosen.selection.rule)))}")
         for note in chosen.selection.notes if chosen.selection else ():
-            st.caption(note)
+            st.caption(literal(note))
     _trajectories(run, table, ids)
 
 
 def _composition(run: Run, table: SampleTable, cuts: Cuts, ids: Int32) -> str:
     quadrant = counts(cuts.assign({name: table.scores[name][ids] for name in {cuts.x, cuts.y}}))
     split = " · ".join(f"{QUADRANT_SIGNS[n]} {QUADRANTS[n].title} {c:,}" for n, c in quadrant.items() if c)
-    names, sizes = np.unique(table.source[ids].astype(str), return_counts=True)
+    names, sizes = np.unique(table.source[ids], return_counts=True)
     order = np.argsort(-sizes)[:5]
     sources = " · ".join(f"{literal(texts.shown(names[i])[:40])} {sizes[i]:,}" for i in order)
     copies = int((table.scores["group_size"][ids] > 1).sum())
@@ -110,11 +111,6 @@ def _composition(run: Run, table: SampleTable, cuts: Cuts, ids: Int32) -> str:
 
 def _percent(share: float) -> str:
     return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"
-
-
-def literal(text: str) -> str:
-    """Return a text, such as a corpus's own words, so that Markdown shows it as it is."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!|<>$~:" else c for c in text)
 
 
 def _trajectories(run: Run, table: SampleTable, ids: Int32) -> None:

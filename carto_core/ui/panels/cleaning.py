@@ -49,7 +49,7 @@ def _offer(run: Run, table: SampleTable) -> None:
     target = third.slider("Target (%)", 0, 50, round(100 * rounds.DEFAULT_TARGET), help="canaries given away") / 100
     seeds = int(fourth.number_input("Seeds a round", 1, 20, rounds.DEFAULT_SEEDS))
     with told():
-        rounds.check_settings(step=step, budget=budget, target=target)
+        rounds.check_settings(step=step, budget=budget, target=target, seeds=seeds)
         minutes = rounds.cleaning_minutes(run, step=step, budget=budget, seeds=seeds)
         most = rounds.most_rounds(step=step, budget=budget)
         asked = st.button(

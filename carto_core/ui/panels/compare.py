@@ -12,10 +12,11 @@ from carto_core.plots.flow import Arrow, flow_figure, movers_figure, two_traject
 from carto_core.quadrants import QUADRANTS
 from carto_core.scores import SCORES
 from carto_core.store.reader import Run
-from carto_core.store.rundir import list_runs, resolve_runs_root
+from carto_core.store.rundir import readable_runs, resolve_runs_root
 from carto_core.types import SampleTable
 from carto_core.ui import cache, state, texts
-from carto_core.ui.shell import CHART, go, scored_run, theme, told
+from carto_core.ui.shell import CHART, MAX_SAID, go, scored_run, theme, told
+from carto_core.ui.words import literal
 from carto_core.workflows import light
 from carto_core.workflows.comparing import likeliest_other
 
@@ -34,7 +35,7 @@ def page() -> None:
         return
     with told():
         st.title("What changed after the cut?")
-        others = [Run(files) for files in list_runs() if files.run_id != run.run_id]
+        others = [Run(files) for files in readable_runs()[0] if files.run_id != run.run_id]
         others = [other for other in others if not light.is_live(other)]
         if not others:
             _say_no_other(run)
@@ -55,7 +56,7 @@ def page() -> None:
 
 def _say_no_other(run: Run) -> None:
     st.info(
-        f"There is no second run to compare **{run.run_id}** with. Cutting what a model memorizes may expose the samples "
+        f"There is no second run to compare **{literal(run.run_id)}** with. Cutting what a model memorizes may expose the samples "
         "behind it: train the same corpus under a plan, then look here for what came up."
     )
     plans = sorted(run.files.plans.glob("*/plan.json"), key=lambda path: path.stat().st_mtime)
@@ -69,7 +70,7 @@ def _say_no_other(run: Run) -> None:
     st.caption(
         "Or let it go in rounds, each by the map that the last one left, each measured beside a random cut, until little is "
         "given away or a fifth of the samples is gone: **Clean in rounds** on the Intervene page, or from a shell "
-        f"`python -m carto_core clean {run.run_id}`"
+        f"python -m carto_core clean {literal(run.run_id)}"
     )
     if not plans:
         st.caption("PLAN_DIR is a plan: choose samples on the Map, and Intervene writes one.")
@@ -81,7 +82,7 @@ def _pick(run: Run, others: list[Run]) -> Run:
     by_id = {other.run_id: other for other in others}
     wanted = state.get().other
     if wanted and wanted not in by_id:
-        st.error(f"There is no trained run {wanted!r} to compare with; pick another.")
+        st.error(literal(f"There is no trained run {wanted[:MAX_SAID]!r} to compare with; pick another."))
     chosen = wanted if wanted in by_id else likeliest_other(run, others).run_id
     if chosen != wanted:
         state.put(other=chosen)
@@ -105,13 +106,13 @@ def _compared(run: Run, other: Run, before: SampleTable, after: SampleTable) -> 
         **state.widget("compared_on", value=y),
     )
     second.toggle(
-        f"Cut both where {run.run_id} is",
+        f"Cut both where {literal(run.run_id)} is",
         **state.widget("same_cuts"),
         help="Each run's own percentiles always leave the same share beyond them, so some samples always move up.",
     )
     if (before.x, before.y) != (after.x, after.y):
         st.caption(
-            f"{run.run_id} is cut on {SCORES[before.x].title} and {SCORES[before.y].title}, {other.run_id} on "
+            f"{literal(run.run_id)} is cut on {SCORES[before.x].title} and {SCORES[before.y].title}, {literal(other.run_id)} on "
             f"{SCORES[after.x].title} and {SCORES[after.y].title}; here both are placed by {SCORES[before.x].title} and "
             f"{SCORES[y].title}."
         )
@@ -126,12 +127,14 @@ def _headline(found: Comparison) -> None:
     flow = found.flow
     first, second, third, fourth = st.columns(4)
     first.metric("In both runs", f"{len(found.joined.a):,}", help="samples of one key and one text")
-    second.metric("Gone", f"{_column(found, GONE):,}", help=f"trained on in {found.run_a}, not in {found.run_b}")
+    second.metric(
+        "Gone", f"{_column(found, GONE):,}", help=literal(f"trained on in {found.run_a}, not in {found.run_b}")
+    )
     third.metric("New hotspots", f"{found.num_new_hotspots:,}", help="hotspot after, and not before")
     left = int(((flow.before == "hotspot-memorized") & ~np.isin(flow.after, ["hotspot-memorized", GONE])).sum())
     fourth.metric("No longer hotspots", f"{left:,}", help="hotspot before, trained on in both, and no hotspot after")
     for note in found.notes:
-        st.caption(note)
+        st.caption(literal(note))
 
 
 def _column(found: Comparison, name: str) -> int:
@@ -268,7 +271,7 @@ def _canaries(run: Run, found: Comparison) -> None:
 def _hotspots(other: Run, found: Comparison) -> None:
     st.subheader("Which samples are new hotspots?")
     if not found.num_new_hotspots:
-        st.info(f"No sample that was no hotspot in {found.run_a} is one in {found.run_b}.")
+        st.info(literal(f"No sample that was no hotspot in {found.run_a} is one in {found.run_b}."))
         return
     shown = found.hotspots[:MAX_LISTED]
     begun = texts.snippets(other, [row["sample_id_b"] for row in shown])
@@ -321,4 +324,4 @@ def _one_sample(run: Run, other: Run, found: Comparison) -> None:
         st.markdown(f"{_place(row['from'])} before, **{_place(row['to'])}** after")
         st.text(texts.text_of(other, chosen))
         if row["from"] == NEW:
-            st.caption(f"{found.run_a} did not train on it.")
+            st.caption(f"{literal(found.run_a)} did not train on it.")

@@ -8,11 +8,11 @@ import streamlit as st
 
 from carto_core import jobs
 from carto_core.store.reader import Run
-from carto_core.store.rundir import disk_use, list_runs, resolve_runs_root
+from carto_core.store.rundir import RunDir, disk_use, readable_runs, resolve_runs_root
 from carto_core.ui import live, state
 from carto_core.ui.panels import joblist, training, working
-from carto_core.ui.panels.chosen import literal
 from carto_core.ui.shell import open_page, told
+from carto_core.ui.words import literal
 from carto_core.workflows import doctor, housekeeping, light
 from carto_core.workflows.demo import DEMO_RUN
 
@@ -29,16 +29,21 @@ def page() -> None:
     )
     with told():
         root = resolve_runs_root().absolute()
-        runs = [Run(files) for files in list_runs(root)]
+        readable, unreadable = readable_runs(root)
+        runs = [Run(files) for files in readable]
         if not runs:
             _first_steps(root)
         joblist.listing(root)
         training.panel(root)
-        if runs:
+        if runs or unreadable:
             st.subheader("Runs")
         for run in runs:
             with st.container(border=True), told():
                 _card(run)
+        for name, problem in unreadable.items():
+            with st.container(border=True), told():
+                st.warning(f"**{literal(name)}** cannot be read: {literal(problem)}")
+                _manage(Run(RunDir(root / name)))
         _doctor(root)
 
 

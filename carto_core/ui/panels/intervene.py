@@ -29,6 +29,7 @@ from carto_core.ui.panels import chosen as selection_panel
 from carto_core.ui.panels import cleaning, estimate, groups, plans, quality, working
 from carto_core.ui.panels.chosen import Chosen
 from carto_core.ui.shell import CHART, go, scored_run, theme, told
+from carto_core.ui.words import literal
 from carto_core.workflows import light, lineage
 from carto_core.workflows.reporting import gather
 
@@ -146,10 +147,10 @@ def _summary(run: Run, table: SampleTable, plan: Plan) -> None:
     planted = np.isin(table.canary_id[touched], shown)
     st.caption(
         f"Touches copies of {len(np.unique(table.canary_id[touched][planted]))} of {len(shown)} planted canaries "
-        f"({' and '.join(light.roles_shown(run))}), and {len(np.unique(table.source[touched].astype(str)))} sources."
+        f"({' and '.join(light.roles_shown(run))}), and {len(np.unique(table.source[touched]))} sources."
     )
     for note in plan.notes:
-        (st.warning if note.startswith("Warning") else st.caption)(note)
+        (st.warning if note.startswith("Warning") else st.caption)(literal(note))
 
 
 def _measured(run: Run, plan_dir: Path) -> None:
@@ -165,7 +166,9 @@ def _measured(run: Run, plan_dir: Path) -> None:
         _offer(run, plan_dir, folder, again=measured is not None)
     if measured is not None:
         if measured.get("stopped_early"):
-            st.caption(f"Stopped early, after {len(measured['seeds'])} seeds: the interval was narrow enough.")
+            st.caption(
+                f"Stopped early, after {len({arm['seed'] for arm in measured['arms']})} seeds: the interval was narrow enough."
+            )
         _result(run, measured)
     elif partial is not None:
         st.caption(f"So far: {partial['finished']} of {partial['wanted']} retrains. Intervals shrink as seeds come in.")

@@ -13,8 +13,8 @@ from carto_core.jobs import Job
 from carto_core.store.reader import Run
 from carto_core.store.rundir import list_runs
 from carto_core.ui import live
-from carto_core.ui.panels.chosen import literal
 from carto_core.ui.shell import told
+from carto_core.ui.words import literal
 from carto_core.workflows import light
 
 POLL_S = 1.0

@@ -10,6 +10,7 @@ from carto_core.audits import ATTACK_TITLES, AUDITS
 from carto_core.plots.charts import Bar, intervals_figure
 from carto_core.store.reader import Run
 from carto_core.ui.shell import CHART, theme
+from carto_core.ui.words import literal
 
 RATES = {"tpr_at_fpr_0.01": "TPR at 1 % FPR", "tpr_at_fpr_0.001": "TPR at 0.1 % FPR"}
 CHANCE = 0.5
@@ -43,7 +44,7 @@ def membership(run: Run, audit: dict[str, Any]) -> None:
         )
     if attacks:
         st.dataframe([_row(run, name, attack) for name, attack in attacks.items()], hide_index=True)
-    st.caption(audit["definition"])
+    st.caption(literal(audit["definition"]))
 
 
 def _row(run: Run, name: str, attack: dict[str, Any]) -> dict[str, str]:
@@ -77,7 +78,7 @@ def _said(figures: dict[str, Any]) -> str:
 
 def _left_out(reasons: dict[str, int]) -> str:
     parts = [f"{count:,} {reason.replace('_', ' ')}" for reason, count in reasons.items() if count]
-    return f"Left out: {', '.join(parts)}." if parts else ""
+    return literal(f"Left out: {', '.join(parts)}.") if parts else ""
 
 
 def _bar(name: str, auc: dict[str, Any]) -> Bar:

@@ -10,8 +10,8 @@ from carto_core.export import read_plan
 from carto_core.store.reader import Run
 from carto_core.types import Plan, SampleTable
 from carto_core.ui import state, texts
-from carto_core.ui.panels.chosen import literal
 from carto_core.ui.shell import told
+from carto_core.ui.words import literal
 from carto_core.workflows import lineage
 from carto_core.workflows.lineage import PlanRecord
 from carto_core.workflows.naming import MAX_NAME
@@ -31,9 +31,10 @@ def again(run: Run, table: SampleTable, record: PlanRecord) -> Plan:
     """
     st.subheader("An earlier plan")
     st.markdown(
-        f"**{literal(record.name) or record.plan_sha256[:8]}** · {record.action}: {literal(texts.shown(record.words))}"
+        f"**{literal(record.name) or record.plan_sha256[:8]}** · {literal(record.action)}: "
+        f"{literal(texts.shown(record.words))}"
     )
-    st.caption(f"Plan {record.plan_sha256[:16]} of run {literal(run.run_id)}, made {_when(record.created)}.")
+    st.caption(f"Plan {record.plan_sha256[:16]} of run {literal(run.run_id)}, made {literal(_when(record.created))}.")
     st.button("Back to the present selection", on_click=state.look_at_plan, args=(run.run_id, None))
     return read_plan(record.folder, table)[0]
 

@@ -17,6 +17,7 @@ from carto_core.types import SampleTable
 from carto_core.ui import cache, state
 from carto_core.ui.panels import probing
 from carto_core.ui.shell import CHART, theme
+from carto_core.ui.words import literal
 from carto_core.workflows import light
 
 CHANCE = 0.5
@@ -62,7 +63,7 @@ def _verdict(name: str, quality: Quality, label: str, run: Run) -> str:
     title = SCORES[name].title
     if not quality.is_known:
         why = _not_run(run, name)
-        return f"**{title}** is {why}." if why else f"**{title}**: nothing in this run to judge it by."
+        return f"**{title}** is {literal(why)}." if why else f"**{title}**: nothing in this run to judge it by."
     value, low, high = quality.auc
     return (
         f"**{title}** tells {LABELS[label].title.lower()} samples from the rest (calibration half) with AUC "
@@ -114,7 +115,7 @@ def _part_title(part: str) -> str:
         "all": "All",
         "once": "Inserted once",
         "natural": "The corpus's own texts",
-        "kind": f"Canaries: {value}",
+        "kind": f"Canaries: {literal(value)}",
         "repeats": "1 copy" if value == "1" else f"{value} copies",
     }
     return named[kind]

@@ -12,6 +12,7 @@ from carto_core.store.reader import Run
 from carto_core.ui import texts
 from carto_core.ui.panels.canaries import said_share
 from carto_core.ui.shell import CHART, theme
+from carto_core.ui.words import literal
 
 LONGEST = 50
 
@@ -27,7 +28,7 @@ def verbatim(run: Run, audit: dict[str, Any]) -> None:
     st.subheader(AUDITS["verbatim"].question)
     if not summary["n"]:
         st.info("No text of the corpus is long enough to be asked for: 32 tokens or more.")
-        st.caption(audit["definition"])
+        st.caption(literal(audit["definition"]))
         return
     found = summary["discoverable"]
     st.markdown(
@@ -51,7 +52,7 @@ def verbatim(run: Run, audit: dict[str, Any]) -> None:
             by_prefix, x="tokens of the text that are shown", key="verbatim_prefixes", said="by length of the prefix"
         )
     _longest(run, audit["per_item"])
-    st.caption(audit["definition"])
+    st.caption(literal(audit["definition"]))
 
 
 def natural(audit: dict[str, Any]) -> None:
@@ -67,7 +68,7 @@ def natural(audit: dict[str, Any]) -> None:
         )
         rows = sorted(audit["per_item"], key=lambda row: (-row["extracted"], -row["group_size"]))
         st.dataframe([_repeated(row) for row in rows], hide_index=True, height=320)
-        st.caption(audit["definition"])
+        st.caption(literal(audit["definition"]))
 
 
 def _longest(run: Run, rows: list[dict[str, Any]]) -> None:

@@ -19,8 +19,8 @@ from carto_core.store.rundir import RunDir
 from carto_core.tasks import TASKS, find_size
 from carto_core.ui import cache, live, state
 from carto_core.ui.panels import working
-from carto_core.ui.panels.chosen import literal
 from carto_core.ui.shell import told
+from carto_core.ui.words import literal
 from carto_core.workflows import starting
 from carto_core.workflows.naming import MAX_NAME, new_run_name
 

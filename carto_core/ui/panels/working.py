@@ -12,8 +12,8 @@ from carto_core import jobs
 from carto_core.jobs import Job
 from carto_core.store.reader import Run
 from carto_core.ui import live, texts
-from carto_core.ui.panels.chosen import literal
 from carto_core.ui.shell import told
+from carto_core.ui.words import literal
 
 POLL_S = 1.0
 
@@ -39,10 +39,10 @@ def watch(job: Job, *, reached: Callable[[], object] | None = None) -> None:
             st.rerun()
         line = jobs.progress_of(job)
         if line is None:
-            st.progress(0.0, text=f"{job.kind}: starting …")
+            st.progress(0.0, text=f"{literal(job.kind)}: starting …")
         else:
             share = live.share_done(line)
-            st.progress(share, text=f"{line['stage']}: {share:.0%}{live.pace(line)}")
+            st.progress(share, text=f"{literal(line.get('stage', job.kind))}: {share:.0%}{live.pace(line)}")
         if st.button("Cancel", key=f"cancel_{job.job_id}"):
             with told():
                 jobs.cancel(job)
@@ -56,9 +56,9 @@ def tell_failure(job: Job | None) -> None:
         return
     ended = jobs.state_of(job)
     if ended == "cancelled":
-        st.info(f"The {job.kind} was cancelled; what it had finished is kept.")
+        st.info(f"The {literal(job.kind)} was cancelled; what it had finished is kept.")
     elif ended == "failed":
-        st.error(f"The {job.kind} failed. {literal(texts.shown(jobs.reason(job)))} Its last words:")
+        st.error(f"The {literal(job.kind)} failed. {literal(texts.shown(jobs.reason(job)))} Its last words:")
         st.code(texts.shown(jobs.log_tail(job)) or "(it said nothing)", language="text")
 
 
