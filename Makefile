@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo app test check oracles audit bench check-fresh
+.PHONY: demo app test check oracles audit mutations bench check-fresh
 
 demo: $(VENV)/.installed ## set up, train on the bundled corpus, open the dashboard
 	$(PY) -m carto_core demo $(ARGS)
@@ -25,6 +25,9 @@ oracles: $(VENV)/oracles/.installed ## compare our formulas with other people's 
 
 audit: $(VENV)/audit/.installed ## ask whether a package that we install has a known vulnerability
 	$(PY) .ci/audit_dependencies.py $(VENV)/audit/bin/pip-audit "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+
+mutations: $(VENV)/mutations/.installed ## make wrong programs of the modules whose numbers matter and see which the tests notice
+	$(PY) -m benchmarks.mutations $(ARGS)
 
 bench: $(VENV)/.installed-dev ## print every figure of the README anew
 	$(PY) -m benchmarks.run_all
@@ -52,4 +55,9 @@ $(VENV)/audit/.installed: | $(VENV)/.installed-dev
 $(VENV)/oracles/.installed: requirements-oracles.txt | $(VENV)/.installed-dev
 	rm -rf $(VENV)/oracles
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/oracles -r requirements-oracles.txt
+	touch $@
+
+$(VENV)/mutations/.installed: requirements-mutations.txt | $(VENV)/.installed-dev
+	rm -rf $(VENV)/mutations
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/mutations -r requirements-mutations.txt
 	touch $@

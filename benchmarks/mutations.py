@@ -143,9 +143,10 @@ def change(root: Path, mutant: str) -> dict[str, str]:
 
 
 def _why(mutant: dict[str, str], reasons: list[dict[str, str]]) -> str | None:
-    """Return why no test can tell a mutant from the program, where that is known."""
+    """Return why no test can tell a mutant from the program, where that is known; reasons hold patterns of its name and lines."""
+    told = {"function": mutant["mutant"], "before": mutant["before"], "after": mutant["after"]}
     for reason in reasons:
-        if re.search(reason["function"], mutant["mutant"]) and reason["after"] in mutant["after"]:
+        if all(re.search(reason.get(name, ""), text) for name, text in told.items()):
             return reason["why"]
     return None
 
