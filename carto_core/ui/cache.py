@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import pyarrow.parquet as pq
 import streamlit as st
 
@@ -110,6 +112,16 @@ def sweep_of(run: Run, score: str, metric: str, budgets: tuple[float, ...]) -> l
     return _sweep(str(run.files.path), run.version, _measured_so_far(run), score, metric, budgets)
 
 
+def figure(signature: str, build: Callable[[], go.Figure]) -> go.Figure:
+    """Return the figure of a signature, built where nobody has asked for it: a lasso leaves the map as it is.
+
+    Args:
+        signature: all that the figure depends on.
+        build: makes it.
+    """
+    return _figure(signature, build)
+
+
 def tokens_of(run: Run, *, sample_id: int | None = None, canary_id: int | None = None) -> dict[str, Any] | None:
     """Return pieces, losses and decoded of one sample or canary, or None where the audit has not been run."""
     path = run.files.audits / "tokens.parquet"
@@ -188,6 +200,11 @@ def _snippets(path: str, version: tuple[int, int], sample_ids: tuple[int, ...], 
     texts = open_run(path).texts(list(sample_ids))
     begun = (mask_beginning(text, SNIPPET) if masked else text[:SNIPPET] for text in texts)
     return [short + (" …" if len(text) > SNIPPET else "") for short, text in zip(begun, texts, strict=True)]
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _figure(signature: str, _build: Callable[[], go.Figure]) -> go.Figure:
+    return _build()
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)

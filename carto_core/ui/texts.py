@@ -18,6 +18,12 @@ def shown(text: object) -> str:
     return mask(str(text)) if state.is_masking() else str(text)
 
 
+def shown_all(values: Iterable[object]) -> list[str]:
+    """Return many keys or names as they may be shown."""
+    texts = [str(value) for value in values]
+    return [mask(text) for text in texts] if state.is_masking() else texts
+
+
 def shown_parts(*parts: str) -> list[str]:
     """Return consecutive parts of one text as they may be shown; what the parts divide is seen as one."""
     return mask_pieces(parts) if state.is_masking() else list(parts)

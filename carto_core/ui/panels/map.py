@@ -8,6 +8,7 @@ import json
 
 import numpy as np
 import streamlit as st
+from plotly.graph_objects import Figure
 
 from carto_core.config import EpsMode, ScoreConfig
 from carto_core.plots.map import MAX_MARKERS, Marks, Points, describe_map, full_extent, map_figure
@@ -132,22 +133,26 @@ def _map(run: Run, table: SampleTable, cuts: Cuts, chosen: Chosen) -> None:
     number = counts(quadrant)
     marks = Marks(rings=_rings(x, y, chosen), stars=_stars(run, table, x, y))
     signature = _signature(run, cuts, view.colour, extent, chosen, theme().text)
-    sampled = _sampled(table, x, y, extent)
-    figure = map_figure(
-        x,
-        y,
-        cuts=cuts,
-        colouring=_colouring(run, table, quadrant, view.colour),
-        counts=number,
-        extent=extent,
-        sampled=sampled,
-        hover=_hover(run, table, cuts, sampled),
-        outlines=state.outlines_to_draw(signature),
-        marks=marks,
-        theme=theme(),
-    )
+    outlines = state.outlines_to_draw(signature)
+
+    def build() -> Figure:
+        sampled = _sampled(table, x, y, extent)
+        return map_figure(
+            x,
+            y,
+            cuts=cuts,
+            colouring=_colouring(run, table, quadrant, view.colour),
+            counts=number,
+            extent=extent,
+            sampled=sampled,
+            hover=_hover(run, table, cuts, sampled),
+            outlines=outlines,
+            marks=marks,
+            theme=theme(),
+        )
+
     st.plotly_chart(
-        figure,
+        cache.figure(f"{signature} {outlines}", build),
         theme=None,
         key=state.chart_key(),
         on_select=state.take_outlines,
@@ -325,12 +330,12 @@ def _sampled(table: SampleTable, x: np.ndarray, y: np.ndarray, extent: Extent) -
 
 
 def _hover(run: Run, table: SampleTable, cuts: Cuts, ids: np.ndarray) -> list[str]:
-    begun = texts.snippets(run, ids.tolist())
+    begun, keys = texts.snippets(run, ids.tolist()), texts.shown_all(table.key[ids])
     x, y, concealed = table.scores[cuts.x], table.scores[cuts.y], hidden(run, table)
     return [
-        f"{'(hidden)' if concealed[i] else texts.shown(table.key[i])}\n{'' if concealed[i] else text[:90]}\n"
+        f"{'(hidden)' if concealed[i] else key}\n{'' if concealed[i] else text[:90]}\n"
         f"{SCORES[cuts.x].title} {x[i]:.3g} · {SCORES[cuts.y].title} {y[i]:.3g}"
-        for i, text in zip(ids, begun, strict=True)
+        for i, key, text in zip(ids, keys, begun, strict=True)
     ]
 
 

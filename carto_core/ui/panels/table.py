@@ -85,6 +85,6 @@ def _frame(run: Run, table: SampleTable, cuts: Cuts, ids: Int32) -> pd.DataFrame
     }
     for score in dict.fromkeys((cuts.y, "final_loss", "group_size")):
         columns[score] = np.round(table.scores[score][ids].astype(float), 4)
-    columns |= {"source": [texts.shown(name) for name in table.source[ids]], "tokens": table.num_tokens[ids]}
-    columns["key"] = [texts.shown(key) for key in table.key[ids]]
+    columns |= {"source": texts.shown_all(table.source[ids]), "tokens": table.num_tokens[ids]}
+    columns["key"] = texts.shown_all(table.key[ids])
     return pd.DataFrame(columns)
