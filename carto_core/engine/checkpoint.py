@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from carto_core.errors import RunCorrupt
-from carto_core.store.rundir import replacing_folder, write_json
+from carto_core.store.rundir import replacing_folder, write_json, writing
 
 
 def save_checkpoint(
@@ -45,7 +45,8 @@ def drop_older(folder: Path) -> None:
     last = last_checkpoint(folder)
     for other in folder.glob("*"):
         if other != last:
-            hidden = other if other.name.startswith(".") else other.rename(folder / f".{other.name}.old")
+            with writing(other):
+                hidden = other if other.name.startswith(".") else other.rename(folder / f".{other.name}.old")
             shutil.rmtree(hidden, ignore_errors=True)
 
 
