@@ -105,12 +105,9 @@ def delete_run(run: Run) -> Holdings:
     files = run.files
     _require_idle(files)
     held, root = holdings(run), files.path.parent
-    if held.link_to:
-        files.path.unlink()
-    else:
-        trash = root / TRASH
-        trash.mkdir(exist_ok=True)
-        files.path.rename(trash / f"{files.run_id}-{secrets.token_hex(4)}")
+    trash = root / TRASH
+    trash.mkdir(exist_ok=True)
+    files.path.rename(trash / f"{files.run_id}-{secrets.token_hex(4)}")  # of a link, the link alone
     empty_trash(root)
     for job in jobs.list_jobs(root, run_id=files.run_id):
         jobs.forget(job)
