@@ -40,6 +40,7 @@ PRELOADED = (
     "carto_core.workflows.auditing",
     "carto_core.workflows.measuring",
     "carto_core.probes.passes",
+    "torch._inductor.config",  # what torch imports when it is told to be deterministic: seconds
 )
 CHANGES = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link")
 WRITING = os.O_WRONLY | os.O_RDWR
@@ -191,6 +192,8 @@ def _changed(event: str, arguments: tuple[Any, ...], root: str) -> str | None:
     path = arguments[1] if event in ("os.rename", "os.link") else arguments[0]
     if not isinstance(path, str | os.PathLike) or not os.fspath(path).startswith(root):
         return None
+    if event == "os.mkdir" and Path(path).is_dir():
+        return None  # it only makes sure
     name = os.path.relpath(path, root)
     return None if name.endswith(UNTOLD) else name
 
@@ -405,19 +408,16 @@ def differences(folder: Path, expected: Undisturbed) -> list[str]:
     return losses
 
 
-def stage_of(verb: Verb, changes: list[Change], usual: list[Change], left_over: list[Path]) -> str:
-    """Return what a victim was doing: the temporary file that it left tells, else its last change and what comes next."""
-    if verb.name not in TRAININGS:
-        return STAGE_OF_VERB[verb.name]
-    if left_over:
-        return stage_of_path(verb.name, str(left_over[0]))
+def stage_of(verb: Verb, changes: list[Change], usual: list[Change], left_over: list[Path], moment: Moment) -> str:
+    """Return what a victim was doing: the temporary file that it left tells, else the change that it was at or went on to."""
+    if verb.name in TRAININGS and left_over:
+        return stage_of_change(verb.name, Change("os.rename", str(left_over[0]), 0.0))
     if not changes:
-        return "reading the corpus"
-    last, place = changes[-1], len(changes)
-    if last.event not in ("os.mkdir", "os.remove", "os.rmdir") or place >= len(usual):
-        return stage_of_path(verb.name, last.path)
-    towards = stage_of_path(verb.name, usual[place].path)
-    return "training" if towards == "write of a part" and last.event != "os.mkdir" else towards
+        return STAGE_OF_VERB.get(verb.name, "reading")
+    if moment.is_exact or len(changes) >= len(usual):
+        return stage_of_change(verb.name, changes[-1])
+    towards = stage_of_change(verb.name, usual[len(changes)])
+    return "training" if towards == "write of a part" else towards
 
 
 TRAININGS = ("train", "resume", "retrain")
@@ -442,8 +442,10 @@ STAGE_OF_VERB = {
 }
 
 
-def stage_of_path(verb: str, path: str) -> str:
-    """Return the stage in which a file is written."""
+def stage_of_change(verb: str, change: Change) -> str:
+    """Return the stage in which a file is changed."""
     if verb not in TRAININGS:
         return STAGE_OF_VERB[verb]
-    return next((stage for part, stage in STAGES.items() if part in path), "the run's own files")
+    if change.path.endswith("parts"):
+        return "write of a part" if change.event == "os.mkdir" else "removal of the parts"
+    return next((stage for part, stage in STAGES.items() if part in change.path), "the run's own files")

@@ -196,7 +196,7 @@ def is_inside(x, y, corners):
         (["select", "RUN", "--polygon", "nowhere.json", "--out", "OUT"], "SelectionError", "nowhere.json"),
         (["plan", "RUN", "nowhere.json", "--action", "prune"], "SelectionError", "nowhere.json"),
         (["plan", "RUN"], "ConfigError", "--policy quadrants"),
-        (["export", "RUN", "nowhere", "--out", "OUT"], "PlanError", "not a readable plan"),
+        (["export", "RUN", "nowhere", "--out", "OUT"], "PlanError", "plan.json cannot be read"),
         (["train", "--corpus", "demo"], "MissingParameter", "--out"),
         (["fly"], "UsageError", "fly"),
     ],

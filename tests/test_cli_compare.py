@@ -60,7 +60,7 @@ def test_a_run_is_retrained_under_a_plan_and_compared_with_itself(capsys, runs, 
         (["compare", "trained", "trained", "--y", "vibes"], "UnknownNameError", "unknown score 'vibes'"),
         (["compare", "trained", "trained", "--y", "min_k_pp"], "CompareError", "probe trained passes"),
         (["compare", "trained", "trained", "--cuts", "b"], "BadParameter", "'b'"),
-        (["retrain", "trained", "nowhere", "--out", "OUT"], "PlanError", "not a readable plan"),
+        (["retrain", "trained", "nowhere", "--out", "OUT"], "PlanError", "plan.json cannot be read"),
         (["retrain", "trained", "nowhere"], "MissingParameter", "--out"),
     ],
 )

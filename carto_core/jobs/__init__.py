@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import psutil
 
-from carto_core.errors import JobError
+from carto_core.errors import DiskError, JobError
 from carto_core.jobs.processes import JOB_FOLDER, members
 from carto_core.store.manifest import PID
 from carto_core.store.rundir import (
@@ -35,6 +35,7 @@ from carto_core.store.rundir import (
     now,
     resolve_runs_root,
     write_json,
+    writing,
 )
 from carto_core.store.shapes import NUMBER, TEXT, problem_of
 
@@ -112,10 +113,12 @@ def launch(
 
     Raises:
         JobError: no process could be started.
+        DiskError: it cannot be noted; then none is left.
     """
     job_id = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     folder = (resolve_runs_root(runs_root) / ".jobs" / job_id).absolute()
-    folder.mkdir(parents=True)
+    with writing(folder):
+        folder.mkdir(parents=True)
     process = _start(folder, arguments)
     job = Job(
         job_id=job_id,
@@ -129,7 +132,11 @@ def launch(
         result=str(result),
         folder=str(folder),
     )
-    write_json(folder / "job.json", asdict(job))
+    try:
+        write_json(folder / "job.json", asdict(job))
+    except DiskError:
+        os.killpg(process.pid, signal.SIGKILL)  # nobody would find it again
+        raise
     return job
 
 

@@ -22,6 +22,7 @@ from carto_core.store.shapes import (
     among,
     by_name,
     maybe,
+    optional,
     problem_of,
     read_json,
 )
@@ -45,7 +46,7 @@ RESULT = {  # of one retrain; what was not asked for is absent
     "tokens?": COUNT,
     "extraction?": dict.fromkeys(ROLES, KNOWN | {"by_repeats?": by_name(KNOWN)}),
     "natural_extraction?": KNOWN,
-    "exposure?": dict.fromkeys(ROLES, maybe(NUMBER)),
+    "exposure?": optional(dict.fromkeys(ROLES, maybe(NUMBER))),
     "secret_nats?": dict.fromkeys(ROLES, maybe(NUMBER)),
     "membership_auc?": maybe(NUMBER),
     "ppl_nats?": NUMBER,

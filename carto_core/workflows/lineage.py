@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from carto_core.errors import PlanError, RunError
+from carto_core.errors import DiskError, PlanError, RunError
 from carto_core.export import read_plan_json, write_plan
 from carto_core.rules import describe
 from carto_core.store.reader import Run
@@ -137,8 +137,12 @@ def name_plan(run: Run, folder: Path, name: str) -> None:
 
 
 def note_export(folder: str | Path) -> None:
-    """Note that a plan's list, or the corpus that it leaves, was taken away."""
-    _note(Path(folder), exported=now())
+    """Note that a plan's list, or the corpus that it leaves, was taken away.
+
+    What was taken from a run that cannot be written is taken all the same, and not noted.
+    """
+    with suppress(DiskError):
+        _note(Path(folder), exported=now())
 
 
 def _note(folder: Path, **facts: str) -> None:

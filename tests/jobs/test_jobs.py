@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from carto_core import jobs
-from carto_core.errors import JobError
+from carto_core.errors import DiskError, JobError
 from carto_core.jobs.processes import JOB_FOLDER, members
 from carto_core.store.rundir import append_progress, last_progress, write_json
 from carto_core.workflows.progress import ProgressFile, device_holder
@@ -74,6 +74,29 @@ def test_a_verb_that_fails_leaves_its_log(tmp_path):
 
     assert jobs.state_of(job) == "failed"
     assert "no run 'no-such-run'" in jobs.log_tail(job)
+
+
+def test_a_job_that_cannot_be_noted_is_not_left_running(tmp_path, monkeypatch):
+    started = []
+    start = jobs._start
+
+    def refuse(path, value):
+        raise DiskError(f"cannot write {path}: No space left on device")
+
+    monkeypatch.setattr(jobs, "_start", lambda *arguments: started.append(start(*arguments)) or started[0])
+    monkeypatch.setattr(jobs, "write_json", refuse)
+
+    with pytest.raises(DiskError, match=r"job\.json: No space left"):
+        jobs.launch(["doctor"], kind="doctor", run_id="demo", runs_root=tmp_path)
+
+    assert started[0].wait(timeout=20) == -signal.SIGKILL
+
+
+def test_no_room_for_a_job_is_one_sentence(tmp_path):
+    (tmp_path / ".jobs").write_text("a file where the folder should be")
+
+    with pytest.raises(DiskError, match="choose another place"):
+        jobs.launch(["--version"], kind="version", run_id="demo", runs_root=tmp_path)
 
 
 def test_a_job_is_found_again_by_run_and_kind_newest_first(tmp_path, sleeper):

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from carto_core.errors import PlanError
+from carto_core.errors import DiskError, PlanError
 from carto_core.export import read_plan
 from carto_core.store.rundir import update_manifest, write_json
 from carto_core.workflows import light, lineage
@@ -149,6 +149,19 @@ def test_a_draft_that_cannot_be_read_is_left_alone_and_not_listed(run):
 
     assert listed(run, present=folder) == []
     assert lineage.drop_drafts(run, keep=run.files.plans / "another") == []
+
+
+def test_a_list_taken_from_a_run_that_cannot_be_written_is_taken_and_not_noted(run, tmp_path, monkeypatch):
+    folder = light.save_plan(run, plan_of(run))
+
+    def refuse(*_):
+        raise DiskError("cannot write about.json: Read-only file system")
+
+    monkeypatch.setattr(lineage, "write_json", refuse)
+
+    lineage.note_export(folder)
+
+    assert lineage.find_plan(run, digest_of(folder)).exported == ""
 
 
 def test_a_name_is_taken_away_by_an_empty_one_and_no_two_plans_share_one(run):
