@@ -165,6 +165,7 @@ def _is_ours(moment: Moment) -> bool:
 
 def _victim(act: Callable[[Path], Any], folder: Path, moment: Moment | None, said: Path, tell: Connection) -> None:
     os.setsid()  # whatever it starts can be found by its session
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started in the background ignores it
     with Path(os.devnull).open("r+b") as nothing, said.open("wb") as words:
         os.dup2(nothing.fileno(), 1)
         os.dup2(words.fileno(), 2)

@@ -86,6 +86,7 @@ def tell_pid_and_sleep(text, path):
 
 
 def run_and_wait(root):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background ignore it
     run(tell_pid_and_sleep, root)
 
 
