@@ -68,6 +68,11 @@ class Moment:
     delay_s: float
     signal: int = signal.SIGKILL
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is just before a change, where the victim itself sends the signal; else the parent does."""
+        return self.change is not None and not self.delay_s
+
 
 @dataclass(frozen=True)
 class Verb:
@@ -146,21 +151,13 @@ def perform(context: Any, act: Callable[[Path], Any], folder: Path, moment: Mome
             break
         if change is not None:
             changes.append(change)
-        if (
-            moment is not None
-            and _is_ours(moment)
-            and len(changes) == (0 if moment.change is None else moment.change + 1)
-        ):
+        wanted = None if moment is None or moment.is_exact else 0 if moment.change is None else moment.change + 1
+        if moment is not None and len(changes) == wanted and strikes_at is None:
             strikes_at = time.monotonic() + moment.delay_s
     victim.join()
     told = said.read_text(encoding="utf-8", errors="replace")
     said.unlink()
     return Ended(changes, victim.exitcode, told, victim.pid)
-
-
-def _is_ours(moment: Moment) -> bool:
-    """Return whether the parent sends the signal; at a change itself the victim does, which is exact."""
-    return moment.change is None or moment.delay_s > 0
 
 
 def _victim(act: Callable[[Path], Any], folder: Path, moment: Moment | None, said: Path, tell: Connection) -> None:
@@ -170,7 +167,7 @@ def _victim(act: Callable[[Path], Any], folder: Path, moment: Moment | None, sai
         os.dup2(nothing.fileno(), 1)
         os.dup2(words.fileno(), 2)
     root, count, began = str(folder), 0, time.monotonic()
-    own = moment if moment is not None and not _is_ours(moment) else None
+    own = moment if moment is not None and moment.is_exact else None
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal count
@@ -241,14 +238,14 @@ def _content(path: Path) -> Iterator[bytes]:
     elif path.suffix == ".duckdb":
         with duckdb.connect(str(path), read_only=True) as con:
             for (name,) in con.execute("select table_name from duckdb_tables() order by 1").fetchall():
-                columns = "* exclude (wall_s)" if name == "snapshots" else "*"
-                yield _bytes_of(con.sql(f"select {columns} from {name} order by all").to_arrow_table())
+                rows = con.table(name).order("all").to_arrow_table()
+                yield _bytes_of(rows.drop_columns("wall_s") if name == "snapshots" else rows)
     elif path.suffix == ".safetensors":
         with safe_open(path, "np") as tensors:
             for name in sorted(tensors.keys()):
                 yield name.encode() + tensors.get_tensor(name).tobytes()
     elif path.suffix in (".npy", ".npz"):
-        np.load(path)
+        np.load(path, allow_pickle=False)
         yield path.read_bytes()
     elif path.suffix == ".json":
         yield json.dumps(_lasting(json.loads(path.read_text(encoding="utf-8"))), sort_keys=True).encode()
@@ -302,7 +299,7 @@ class Trial:
     Attributes:
         verb: its name.
         stage: what was being done, told by the disk and the last change.
-        moment: `at a change`, `after a change` or `any time`.
+        moment: `any time`, `after a change`, `at a rename` or `at another change`, both just before it.
         killed: whether it died; a verb that was done before proves nothing.
         left_over: temporary names that lay about.
         losses: one sentence each; empty where nothing was lost.
@@ -329,12 +326,14 @@ def try_kill(context: Any, verb: Verb, expected: Undisturbed, moment: Moment, fo
     final, left_over = files_of(folder)
     losses += torn(folder, final) + snapshots_lost(folder, ended.changes, expected)
     done = {name: (folder / name).stat().st_mtime_ns for name in final if "arms" in name.parts}
-    stage = stage_of(verb, ended.changes, expected.changes, left_over)
+    stage = stage_of(verb, ended.changes, expected.changes, left_over, moment)
     again = perform(context, verb.act, folder)
     losses += [f"again: {again.last_words}"] if again.code else []
     losses += [f"trained again: {name}" for name, at in done.items() if (folder / name).stat().st_mtime_ns != at]
     losses += differences(folder, expected)
-    how = "any time" if moment.change is None else "after a change" if moment.delay_s else "at a change"
+    how = "any time" if moment.change is None else "after a change"
+    if moment.is_exact and ended.changes:
+        how = "at a rename" if ended.changes[-1].event == "os.rename" else "at another change"
     shutil.rmtree(folder)
     return Trial(
         verb.name, stage, how, ended.code < 0, [str(p) for p in left_over], losses, round(time.monotonic() - began, 2)
@@ -427,7 +426,6 @@ STAGES = {
     "-rank0000": "write of a part",
     "checkpoints": "checkpoint",
     "trajectory.duckdb": "sealing or first scores",
-    "parts": "removal of the parts",
     "scores.parquet": "sealing or first scores",
     "probes": "probing",
     "prepared": "preparing",

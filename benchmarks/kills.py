@@ -33,7 +33,7 @@ from benchmarks.killing import (
     Undisturbed,
     Verb,
     perform,
-    stage_of_path,
+    stage_of_change,
     start_forkserver,
     try_kill,
     undisturbed,
@@ -134,7 +134,7 @@ def draw_moment(verb: Verb, expected: Undisturbed, rng: np.random.Generator, *, 
     """Return a moment: uniform in time, or at a change of a stage that is drawn first, or in the pause after one."""
     if not at_change:
         return Moment(None, float(rng.uniform(0, expected.changes[-1].at_s)))
-    stages = [stage_of_path(verb.name, change.path) for change in expected.changes]
+    stages = [stage_of_change(verb.name, change) for change in expected.changes]
     stage = rng.choice(sorted(set(stages)))
     place = int(rng.choice([i for i, found in enumerate(stages) if found == stage]))
     if rng.random() < 0.6 or place + 1 == len(expected.changes):

@@ -2,33 +2,34 @@
 
 import pytest
 
-from benchmarks.killing import Moment, stage_of_path, try_kill
+from benchmarks.killing import Moment, try_kill
 
-KILLS = [  # verb, stage, which change of that stage, what is done by then to the file
-    ("train", "the run's own files", 2, 0.0),
-    ("train", "write of a part", 2, 0.002),
-    ("train", "manifest of the parts", 4, 0.0),
-    ("train", "checkpoint", 7, 0.0),
-    ("train", "sealing or first scores", 0, 0.02),
-    ("train", "sealing or first scores", 1, 0.0),
-    ("train", "removal of the parts", 3, 0.0),
-    ("resume", "manifest of the parts", 1, 0.0),
-    ("retrain", "the run's own files", 3, 0.0),
-    ("score", "rescoring", 1, 0.01),
-    ("score", "rescoring", 3, 0.0),
-    ("prepare", "preparing", -3, 0.0),
-    ("plan", "planning", 3, 0.0),
-    ("export", "exporting", 2, 0.0),
-    ("measure", "measuring", -4, 0.0),
+KILLS = [  # verb, what it is about to do, to which file, for which time
+    ("train", "os.rename", "samples.parquet", 0),
+    ("train", "os.rename", "run", 0),
+    ("train", "os.rename", "parts/00003-rank0000.parquet", 0),
+    ("train", "os.rename", "parts/snapshots.json", 3),
+    ("train", "os.rename", "checkpoints/step-000000004", 0),
+    ("train", "os.rename", "checkpoints/.step-000000004.old", 0),
+    ("train", "os.rename", "run/trajectory.duckdb", 0),
+    ("train", "os.rmdir", "run/parts", 0),
+    ("resume", "os.rename", "parts/snapshots.json", 0),
+    ("retrain", "os.rename", "after", 0),
+    ("score", "os.rename", "run/trajectory.duckdb", 0),
+    ("score", "os.rename", "run/scores.parquet", 0),
+    ("prepare", "os.rename", "run/prepared", 0),
+    ("plan", "os.rename", "plan.json", 0),
+    ("export", "os.rename", "list.parquet.manifest.json", 0),
+    ("measure", "os.rename", "partial.json", 0),
 ]
 
 
-@pytest.mark.parametrize(("verb", "stage", "place", "delay_s"), KILLS)
-def test_a_kill_loses_nothing_and_the_command_goes_on_to_the_same_end(bench, tmp_path, verb, stage, place, delay_s):
+@pytest.mark.parametrize(("verb", "event", "path", "time"), KILLS)
+def test_a_kill_loses_nothing_and_the_command_goes_on_to_the_same_end(bench, tmp_path, verb, event, path, time):
     usual = bench.expected(verb)
-    changes = [i for i, change in enumerate(usual.changes) if stage_of_path(verb, change.path) == stage]
+    places = [i for i, change in enumerate(usual.changes) if change.event == event and change.path.endswith(path)]
 
-    trial = try_kill(bench.context, bench.verbs[verb], usual, Moment(changes[place], delay_s), tmp_path / "trial")
+    trial = try_kill(bench.context, bench.verbs[verb], usual, Moment(places[time], 0.0), tmp_path / "trial")
 
     assert trial.losses == []
     assert trial.killed
