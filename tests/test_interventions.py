@@ -279,8 +279,8 @@ def test_weighting_canaries_up_is_warned_of_and_weighting_them_down_is_not():
     ("kwargs", "message"),
     [
         ({"action": "delete"}, "unknown action 'delete'; choose one of: prune, reweight, upsample"),
-        ({"action": "reweight", "factor": 1}, "reweight needs a factor above 0 and other than 1, got 1"),
-        ({"action": "upsample", "factor": 1.5}, "upsample needs a whole factor of 2 or more, got 1.5"),
+        ({"action": "reweight", "factor": 1}, "reweight needs a factor from 1e-06 to 1e+06 and other than 1, got 1"),
+        ({"action": "upsample", "factor": 1.5}, "upsample needs a whole factor from 2 to 1,000, got 1.5"),
         ({"action": "prune", "factor": 0.5}, "--factor has no meaning for prune; leave it out"),
     ],
 )
