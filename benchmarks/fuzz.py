@@ -66,7 +66,7 @@ def fuzz(name: str, *, minutes: float, first_seed: int) -> dict[str, Any]:
     return {
         "examples": examples,
         "minutes": (time.monotonic() - began) / 60,
-        "seeds": [first_seed, first_seed + rounds - 1],
+        "seeds": [[first_seed, first_seed + rounds - 1]],
         "findings": sorted(findings),
         "tracebacks": list(findings.values()),
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -75,10 +75,13 @@ def fuzz(name: str, *, minutes: float, first_seed: int) -> dict[str, Any]:
 
 
 def _keep(name: str, found: dict[str, Any]) -> None:
-    """Write one fuzzer's result beside the others', which another process may be writing too."""
-    before = json.loads(RESULTS.read_text(encoding="utf-8"))["fuzzers"] if RESULTS.is_file() else {}
+    """Add one fuzzer's result to what other runs of it, and the other fuzzers, have come to."""
     for said in found.pop("tracebacks"):
         print(said)
+    before = json.loads(RESULTS.read_text(encoding="utf-8"))["fuzzers"] if RESULTS.is_file() else {}
+    if earlier := before.get(name):
+        found |= {part: earlier[part] + found[part] for part in ("examples", "minutes", "seeds", "findings")}
+        found["peak_memory_mb"] = max(earlier["peak_memory_mb"], found["peak_memory_mb"])
     write_json(RESULTS, {"fuzzers": before | {name: found}})
 
 

@@ -16,6 +16,7 @@ import asyncio
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -59,10 +60,10 @@ class Ground:
         return cls(run.run_id, table.scores[table.x].astype(float), table.scores[table.y].astype(float))
 
     def outline(self, rng: np.random.Generator) -> list[tuple[float, float]]:
-        """Return a triangle somewhere in the middle of the map."""
+        """Return a triangle somewhere in the middle of the map, its corners of five significant digits as the page keeps them."""
         ends = np.nanquantile(self.x, [0.05, 0.95]), np.nanquantile(self.y, [0.05, 0.95])
         corners = rng.random((3, 2))
-        return [(float(a + u * (b - a)), float(c + v * (d - c))) for (a, b), (c, d) in [ends] for u, v in corners]
+        return [(_kept(a + u * (b - a)), _kept(c + v * (d - c))) for (a, b), (c, d) in [ends] for u, v in corners]
 
     def inside(self, outline: list[tuple[float, float]]) -> int:
         """Return how many samples lie in a triangle: on the same side of all three edges."""
@@ -71,6 +72,10 @@ class Ground:
             for (ax, ay), (bx, by) in zip(outline, outline[1:] + outline[:1], strict=True)
         ]
         return int((np.all([s > 0 for s in sides], axis=0) | np.all([s < 0 for s in sides], axis=0)).sum())
+
+
+def _kept(value: float) -> float:
+    return float(f"{value:.5g}")
 
 
 @dataclass
@@ -286,10 +291,17 @@ async def measure(
             watching = asyncio.create_task(_watched(memory, logs, memory_of))
             await asyncio.gather(many(address, grounds[browsers:], logs["many"], think_s=think_s, **how), *drawing)
             watching.cancel()
+            _tell(number + 1, rounds, logs)
         lassos = sum(len(log.seconds) for log in logs.values())
         cost = (sum(server.cpu_times()[:2]) - began) / max(1, lassos)
         sizes = await polled(address, grounds[0], memory, polls=polls) if polls else []
     return _facts(logs, memory_of, sizes, polls=polls) | {"server_cpu_s_per_lasso": cost}
+
+
+def _tell(done: int, rounds: int, logs: dict[str, Log]) -> None:
+    medians = {name: _spread(log.seconds)["median_s"] for name, log in logs.items()}
+    wrong = sum(len(log.wrong) for log in logs.values())
+    print(f"round {done} of {rounds}: medians {medians}, {wrong} errors", file=sys.stderr, flush=True)
 
 
 async def _watched(memory: Callable[[], float], logs: dict[str, Log], found: list[tuple[int, float]]) -> None:

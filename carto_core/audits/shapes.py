@@ -7,12 +7,14 @@ from typing import Any
 from carto_core.store.shapes import (
     COUNT,
     FLAG,
+    INTERVAL,
     NUMBER,
     OBJECT,
     SHA256,
     SHARE,
     TEXT,
     WHOLE,
+    WHOLE_OBJECT,
     Kind,
     Shape,
     among,
@@ -24,12 +26,23 @@ from carto_core.types import ROLES
 
 COUNTED = {"k": COUNT, "n": COUNT}
 PROPORTION = COUNTED | {name: maybe(SHARE) for name in ("rate", "low", "high")}
+PROPORTION |= {WHOLE_OBJECT: Kind("a share with an interval, or three nulls", lambda part: _is_known(part, "rate"))}
 SPREAD = {"n": COUNT} | {name: maybe(NUMBER) for name in ("mean", "median", "low", "high")}
+SPREAD |= {WHOLE_OBJECT: Kind("a median with quartiles, or three nulls", lambda part: _is_known(part, "median"))}
 RANKED = {"n": COUNT, "known": COUNT, "first": COUNT, "unknown": COUNT}
 FIGURES = {"value": maybe(NUMBER), "low": maybe(NUMBER), "high": maybe(NUMBER), "note?": maybe(TEXT)}
+FIGURES |= {WHOLE_OBJECT: INTERVAL}
 ROLE = among(*ROLES)
 CANARY = {"canary_id": COUNT, "kind": TEXT, "role": ROLE, "repeats": COUNT, "inserted": FLAG}
 ANSWER = Kind("true, false or null", lambda value: value is None or isinstance(value, bool))
+
+
+def _is_known(part: dict[str, Any], name: str) -> bool:
+    return (
+        INTERVAL.fits(part)
+        and (part[name] is None) == (part["low"] is None)
+        and (part["n"] == 0 or part[name] is not None)
+    )
 
 
 def _by_insertion(part: dict[str, Any]) -> dict[str, Any]:

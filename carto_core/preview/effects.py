@@ -14,10 +14,12 @@ from carto_core.errors import RunCorrupt
 from carto_core.store.shapes import (
     COUNT,
     FLAG,
+    INTERVAL,
     NUMBER,
     SECONDS,
     SHA256,
     TEXT,
+    WHOLE_OBJECT,
     Kind,
     among,
     by_name,
@@ -56,7 +58,7 @@ DRAWN = {"num_rows": COUNT, "tokens": COUNT, "plan_tokens": COUNT, "within_toler
 NOTES = Kind("the notes of a draw, or none", lambda value: value == {} or problem_of(value, DRAWN) is None)
 ARM = RESULT | {"arm": TEXT, "seed": COUNT, "notes?": NOTES}
 EFFECT = {"metric": among(*METRICS), "arm": TEXT, "against": TEXT, "method": TEXT}
-EFFECT |= {name: maybe(NUMBER) for name in ("estimate", "low", "high")}
+EFFECT |= {name: maybe(NUMBER) for name in ("estimate", "low", "high")} | {WHOLE_OBJECT: INTERVAL}
 MEASUREMENT = {"plan_sha256?": SHA256, "equal?": among("steps", "epochs"), "seeds?": [COUNT], "stopped_early?": FLAG}
 MEASUREMENT |= {"arms": [ARM], "effects": [EFFECT]}
 MEASURE_CURE = "remove it and measure the plan again (retrains that are done are kept)"

@@ -1,7 +1,7 @@
 """JSON files of the contract, which anybody may have written: read strictly, their shape checked where they are read.
 
 A shape is a `Kind` (one value), a list of one shape (any number of it), or a dict of shapes by field; a field whose name
-ends in `?` may be absent. What a shape does not name may be there and is left as it is.
+ends in `?` may be absent, and the field `&` is a `Kind` of the whole object. What a shape does not name may be there and is left as it is.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from carto_core.errors import CartoError, RunCorrupt
 
 MAX_BYTES = 512 * 2**20  # of one JSON file; the audits of a million samples have less
+WHOLE_OBJECT = "&"
 MAX_WHOLE = 2**63  # what a file's whole numbers may be below: they become int64
 
 
@@ -54,6 +55,14 @@ SHA256 = Kind(
     "a SHA-256 of 64 hexadecimal digits",
     lambda value: isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef"),
 )
+
+
+def _is_interval(value: dict[str, Any]) -> bool:
+    low, high = value["low"], value["high"]
+    return low is high is None or (low is not None and high is not None and low <= high)
+
+
+INTERVAL = Kind("an object whose low and high are both null, or in order", _is_interval)
 
 
 def maybe(kind: Kind) -> Kind:
@@ -155,6 +164,8 @@ def _problem_of_object(value: Any, shape: Mapping[str, Any], where: str) -> str 
     if not isinstance(value, dict):
         return f"{where or 'it'} must be an object, got {reprlib.repr(value)}"
     for field, part in shape.items():
+        if field == WHOLE_OBJECT:
+            continue
         name = field.removesuffix("?")
         place = f"{where}.{name}" if where else name
         if name not in value:
@@ -162,7 +173,7 @@ def _problem_of_object(value: Any, shape: Mapping[str, Any], where: str) -> str 
                 return f"{place} is missing"
         elif problem := problem_of(value[name], part, place):
             return problem
-    return None
+    return problem_of(value, shape[WHOLE_OBJECT], where) if WHOLE_OBJECT in shape else None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -13,6 +13,15 @@ from tests.bad_input.corpora import MARKUP
 
 SQUARE = [[0, 0], [1, 0], [1, 1], [0, 1]]
 SHARE = {"k": 1, "n": 2, "rate": 0.5, "low": 0.1, "high": 0.9}
+EFFECT = {
+    "metric": "ppl_nats",
+    "arm": "plan",
+    "against": "base",
+    "method": "none",
+    "estimate": 0.0,
+    "low": -1,
+    "high": 1,
+}
 
 
 def _polygon(name, content, says=(), right=None):
@@ -97,6 +106,10 @@ def _other(name, file, content, verb, says):
         return given[verb]
 
     return Case(FILES, name, make, says)
+
+
+def _natural(**changes):
+    return {"definition": "d", "summary": SHARE | changes, "per_item": []}
 
 
 def _perplexity(**changes):
@@ -200,12 +213,11 @@ CASES = [
         },
         ("does not have",),
     ),
-    _audit(
-        "a share above 1",
-        "natural",
-        {"definition": "d", "summary": SHARE | {"rate": 7}, "per_item": []},
-        ("rate", "0 to 1"),
-    ),
+    _audit("a share above 1", "natural", _natural(rate=7), ("rate", "0 to 1")),
+    _audit("an interval with one end", "natural", _natural(low=None), ("a share with an interval",)),
+    _audit("an interval upside down", "natural", _natural(low=0.9, high=0.1), ("a share with an interval",)),
+    _audit("an interval of nothing known", "natural", _natural(rate=None), ("a share with an interval",)),
+    _audit("nothing known of two samples", "natural", _natural(rate=None, low=None, high=None), ("or three nulls",)),
     _audit(
         "an attack without figures",
         "membership",
@@ -219,6 +231,10 @@ CASES = [
     _measure("no arm", ("no arm of the plan",), arms=[]),
     _measure("an arm without a seed", ("arms[0]",), arms=[{"arm": "plan"}]),
     _measure("no effect", ("no effect of the plan",), effects=[]),
+    _measure(
+        "an effect's interval upside down", ("both null, or in order",), effects=[EFFECT | {"low": 1, "high": -1}]
+    ),
+    _measure("an effect's interval with one end", ("both null, or in order",), effects=[EFFECT | {"high": None}]),
     _measure("an effect on a metric that is none", ("metric",), effects=[{"metric": "luck"}]),
     _other("prepared.json: not JSON", "prepared/prepared.json", "{", "preview", ("cannot be read", "prepare good")),
     _other("prepared.json: a count that is none", "prepared/prepared.json", {"version": 1}, "preview", ("is missing",)),
