@@ -65,6 +65,7 @@ def load_subject(run: Run) -> Subject:
         RunCorrupt: there is no checkpoint, or it or the fold models' losses cannot be loaded; or the tokenizer is not the
             one trained with.
     """
+    run.require_model()
     run.require_sealed()
     config = RunConfig.from_dict(run.manifest["config"])
     sha256 = _checked_tokenizer(run)

@@ -10,7 +10,7 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -62,6 +62,23 @@ def read_corpus(config: CorpusConfig) -> list[Row]:
     rows = [row for path in _files_of(config.path) for row in _read_file(path, config, budget)]
     if not rows:
         raise CorpusError(f"{config.path} holds no text; a corpus needs at least one non-empty row")
+    _require_unique_keys(rows, config)
+    return rows
+
+
+def rows_of(records: Iterable[Mapping[str, Any]], config: CorpusConfig) -> list[Row]:
+    """Return rows that a program has at hand, under the same rules as a file's; those without text are left out.
+
+    Args:
+        records: one mapping a row, such as a data set of Hugging Face gives.
+        config: whose columns hold text and key; its path is what messages call it, and the source of rows that name none.
+
+    Raises:
+        CorpusError: see `read_corpus`.
+    """
+    path = Path(config.path)
+    found = (_row_of(dict(record), number=i, path=path, config=config) for i, record in enumerate(records))
+    rows = [row for row in found if row.text.strip()]
     _require_unique_keys(rows, config)
     return rows
 

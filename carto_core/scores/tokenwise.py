@@ -82,12 +82,17 @@ def zlib_ratio(loss: Float32, num_bytes: np.ndarray) -> Float32:
     """Return each text's mean loss over the bytes of its zip (Carlini et al., arXiv 2012.07805). Lower = member.
 
     Args:
-        loss: float32[N], nats per token; NaN for an empty text.
+        loss: float32[N], nats per token.
         num_bytes: int64[N], see `zlib_bytes`.
+
+    Returns:
+        float32[N]; NaN for a text that is empty, or not known.
     """
-    return (loss.astype(np.float64) / num_bytes).astype(np.float32)
+    return (loss.astype(np.float64) / np.where(num_bytes > 0, num_bytes, np.nan)).astype(np.float32)
 
 
 def zlib_bytes(texts: Iterable[str]) -> np.ndarray:
-    """Return int64[N]: the length of each text's UTF-8 bytes under zlib's default level; never 0, the empty text has 8."""
-    return np.fromiter((len(zlib.compress(text.encode("utf-8", "surrogatepass"))) for text in texts), np.int64)
+    """Return int64[N]: the length of each text's UTF-8 bytes under zlib's default level; 0 for a text that is empty or not known."""
+    return np.fromiter(
+        (len(zlib.compress(text.encode("utf-8", "surrogatepass"))) if text else 0 for text in texts), np.int64
+    )

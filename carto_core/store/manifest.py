@@ -31,10 +31,16 @@ NAME = Kind(
     "the name of a run",
     lambda value: isinstance(value, str) and value not in ("", ".", "..") and not set(value) & {"/", "\\", "\0"},
 )
+ORIGINS = ("recorded", "imported", "measured")
+ORIGIN = {
+    "kind": among(*ORIGINS),
+    "by": TEXT,
+    "ranks?": Kind("1 to 10000", lambda value: COUNT.fits(value) and 1 <= value <= 10_000),
+    "left_out?": COUNT,
+}
 SHAPE = {
     "status": among(*STATUSES),
     "created": TEXT,
-    "config": OBJECT,
     "corpus_sha256": SHA256,
     "num_samples": COUNT,
     "num_snapshots": COUNT,
@@ -62,6 +68,8 @@ SHAPE = {
     "train_seed?": COUNT,
     "equal?": among("steps", "epochs"),
 }
+TRAINED = {"config": OBJECT}  # by our own engine
+FOREIGN = {"origin": ORIGIN}  # another program trained the model, and no config of ours could replay it
 SEALED = {"steps": COUNT, "device": TEXT, "train_s": SECONDS, "measure_s": SECONDS}  # known once training is over
 RETRAIN = {name: SHAPE[f"{name}?"] for name in ("parent_run", "plan_sha256", "train_seed", "equal")}
 
@@ -83,11 +91,15 @@ def read_run_json(path: Path, *, is_sealed: bool) -> dict[str, Any]:
             f"{path} is of version {found!r} of the data contract, and this program reads version {CONTRACT_VERSION}: "
             "open the run with the program that made it"
         )
-    shape = SHAPE | (SEALED if is_sealed else {}) | (RETRAIN if "parent_run" in manifest else {})
+    if "origin" in manifest:
+        shape = SHAPE | FOREIGN
+    else:
+        shape = SHAPE | TRAINED | (SEALED if is_sealed else {}) | (RETRAIN if "parent_run" in manifest else {})
     if problem := problem_of(manifest, shape):
         raise RunCorrupt(f"{path}: {problem}; {CURE}")
     try:
-        RunConfig.from_dict(manifest["config"])
+        if "config" in manifest:
+            RunConfig.from_dict(manifest["config"])
         ScoreConfig.from_dict(manifest.get("scores") or {})
     except ConfigError as error:
         raise RunCorrupt(f"{path}: {error}; {CURE}") from None

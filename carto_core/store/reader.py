@@ -16,11 +16,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from carto_core.errors import RunCorrupt, RunNotSealed
+from carto_core.errors import RunCorrupt, RunError, RunNotSealed
 from carto_core.store import schema
+from carto_core.store.recorded import create_views
+from carto_core.store.records import records_of
 from carto_core.store.rundir import RunDir, find_run, read_manifest, run_status
 from carto_core.store.writer import part_name, read_part_manifest
-from carto_core.types import Float32, Int32, SnapshotKind
+from carto_core.types import Float32, Int32, Snapshot, SnapshotKind
 
 # A table that a foreign file lacks must not be found among the variables of whoever asks for it.
 STRICT: dict[str, str | bool | int | float | list[str]] = {"python_enable_replacements": False}
@@ -67,6 +69,29 @@ class Run:
         return run_status(self.files)
 
     @property
+    def is_foreign(self) -> bool:
+        """Whether another program trained the model: there is no checkpoint, tokenizer or config of ours."""
+        return "origin" in self.manifest
+
+    @property
+    def has_records(self) -> bool:
+        """Whether the losses still lie as a foreign training loop's ranks wrote them."""
+        return not self.is_sealed and self.files.records.is_dir()
+
+    def require_model(self) -> None:
+        """Raise RunError, with what can be done instead, unless our own engine trained the model.
+
+        Raises:
+            RunError: the run is foreign.
+        """
+        if self.is_foreign:
+            raise RunError(
+                f"run {self.run_id} holds losses that another program's training left ({self.manifest['origin']['by']}), and "
+                "no model to ask or to train again; its scores, map, plans and lists work. To measure a plan, export its "
+                "list and apply it in that program"
+            )
+
+    @property
     def is_sealed(self) -> bool:
         """Whether training is over and `trajectory.duckdb` exists."""
         return self.files.database.is_file()
@@ -75,7 +100,7 @@ class Run:
     def version(self) -> tuple[int, int]:
         """A value that changes whenever the sealed file is replaced: what caches should key on."""
         if not self.is_sealed:
-            return (0, len(read_part_manifest(self.files)))
+            return (0, len(self._live_snapshots()))
         stat = self.files.database.stat()
         return (stat.st_mtime_ns, stat.st_ino)
 
@@ -135,7 +160,7 @@ class Run:
             frame = self.query("select * from snapshots order by snapshot")
         else:
             columns = ["snapshot", "step", "epoch", "kind", "wall_s"]
-            frame = pd.DataFrame(read_part_manifest(self.files), columns=columns)
+            frame = pd.DataFrame(self._live_snapshots(), columns=columns)
         return frame if kind is None else frame.loc[frame["kind"] == kind].reset_index(drop=True)
 
     def trajectories(self, kind: SnapshotKind = "after", sample_ids: Int32 | None = None) -> Float32:
@@ -177,9 +202,10 @@ class Run:
     def require_sealed(self) -> None:
         """Raise RunNotSealed, with what to do, unless training is over."""
         if not self.is_sealed:
+            command = f"seal {self.run_id}" if self.is_foreign else f"train --resume --out {self.files.path}"
             raise RunNotSealed(
                 f"run {self.run_id} is {self.status}: it has no trajectory.duckdb yet; wait for it, "
-                f"or continue it with: python -m carto_core train --resume --out {self.files.path}"
+                f"or go on with: python -m carto_core {command}"
             )
 
     def part_paths(self) -> list[Path]:
@@ -195,6 +221,11 @@ class Run:
                 raise RunCorrupt(f"{self.files.parts} has no part of snapshot {snapshot.snapshot}")
             paths += found
         return paths
+
+    def _live_snapshots(self) -> list[Snapshot]:
+        if self.has_records:
+            return records_of(self.files, self.manifest).snapshots
+        return read_part_manifest(self.files)
 
     def _plan_of_retrain(self, path: Path) -> tuple[Int32, Float32]:
         try:
@@ -247,13 +278,22 @@ class Run:
                 yield con
             return
         with duckdb.connect(config=STRICT) as con:
-            for name in ("samples", "validation", "canaries"):
-                con.read_parquet(str(self.files.table(name))).create_view(name)
-            if paths := [str(path) for path in self.part_paths()]:
-                con.read_parquet(paths).create_view("losses")
-            else:
-                con.from_arrow(schema.PART.empty_table()).create_view("losses")
+            self._create_live_views(con)
             yield con
+
+    def _create_live_views(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Create the tables of a run that is not sealed: over a foreign loop's records, or over the engine's parts."""
+        tables = ["validation", "canaries"]
+        if self.has_records:
+            records = records_of(self.files, self.manifest)
+            create_views(con, records, folder=self.files.records, samples=self.files.table("samples"))
+        else:
+            tables.append("samples")
+            paths = [str(path) for path in self.part_paths()]
+            losses = con.read_parquet(paths) if paths else con.from_arrow(schema.PART.empty_table())
+            losses.create_view("losses")
+        for name in tables:
+            con.read_parquet(str(self.files.table(name))).create_view(name)
 
 
 def meta_of(row_meta: str | None) -> dict[str, Any]:

@@ -70,6 +70,11 @@ class RunDir:
         return self.path / "parts"
 
     @property
+    def records(self) -> Path:
+        """What another program's training loop saw, until it is sealed; see `store.records`."""
+        return self.path / "records"
+
+    @property
     def database(self) -> Path:
         """The sealed `trajectory.duckdb`."""
         return self.path / "trajectory.duckdb"

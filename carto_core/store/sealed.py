@@ -16,8 +16,10 @@ import pyarrow as pa
 
 from carto_core.store import schema
 from carto_core.store.reader import Run
-from carto_core.store.rundir import RunDir, replacing
-from carto_core.store.writer import write_table
+from carto_core.store.records import KINDS, records_of
+from carto_core.store.rundir import RunDir, replacing, update_manifest
+from carto_core.store.writer import PartWriter, write_table
+from carto_core.types import Snapshot
 
 
 def seal(run: RunDir, meta: Mapping[str, str | None]) -> None:
@@ -47,9 +49,47 @@ def seal(run: RunDir, meta: Mapping[str, str | None]) -> None:
     drop_parts(run)
 
 
+def settle(run: RunDir) -> None:
+    """Turn what the ranks of a foreign training loop wrote into samples and parts, as the engine writes them.
+
+    A run that has no records is left alone, so that a settling that was killed can be done again.
+    """
+    live = Run(run)
+    if not live.has_records:
+        return
+    samples = pa.Table.from_pandas(live.samples(), schema=schema.SAMPLES, preserve_index=False)
+    num_tokens = samples["num_tokens"].to_numpy().astype(np.int32)
+    shutil.rmtree(run.parts, ignore_errors=True)  # of a settling that was killed
+    writer = PartWriter(run)
+    for kind in KINDS:
+        snapshots = live.snapshots(kind).to_dict("records")
+        for snapshot, losses in zip(snapshots, live.trajectories(kind), strict=True):
+            writer.record(Snapshot(**snapshot), losses, num_tokens)
+    write_table(samples, run.table("samples"))
+    manifest = live.manifest
+    left_out = records_of(run, manifest).left_out
+    update_manifest(run, origin=manifest["origin"] | {"left_out": left_out})
+    shutil.rmtree(run.records)
+
+
 def drop_parts(run: RunDir) -> None:
     """Remove the parts of a sealed run, which stand in its database now; also those that a killed `seal` left."""
     shutil.rmtree(run.parts, ignore_errors=True)
+
+
+def replace_samples(run: RunDir, samples: pa.Table, meta: Mapping[str, str | None]) -> None:
+    """Replace the `samples` table and some rows of `meta`, and write the twin `samples.parquet`; scores are then of the old.
+
+    Args:
+        run: a sealed run.
+        samples: `schema.SAMPLES`, ids as they were.
+        meta: rows to put in place of those with the same key.
+    """
+    with _changing(run, meta) as con:
+        con.register("new_samples", samples)
+        con.execute("create or replace table samples as select * from new_samples")
+        con.execute("alter table samples alter meta type JSON")
+    write_table(samples, run.table("samples"))
 
 
 def replace_scores(run: RunDir, scores: pa.Table, meta: Mapping[str, str | None]) -> None:
@@ -60,13 +100,20 @@ def replace_scores(run: RunDir, scores: pa.Table, meta: Mapping[str, str | None]
         scores: sample_id, one FLOAT column a score, quadrant.
         meta: rows to put in place of those with the same key.
     """
+    with _changing(run, meta) as con:
+        con.register("new_scores", scores)  # a name of its own: `scores` would find the table that is there already
+        con.execute("create or replace table scores as select * from new_scores")
+    write_table(scores, run.table("scores"))
+
+
+@contextmanager
+def _changing(run: RunDir, meta: Mapping[str, str | None]) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a connection to a copy of the sealed file, which takes its place once it is changed."""
     with replacing(run.database) as temporary:
         shutil.copyfile(run.database, temporary)
         with _writing_database(temporary) as con:
-            con.register("new_scores", scores)  # a name of its own: `scores` would find the table that is there already
-            con.execute("create or replace table scores as select * from new_scores")
+            yield con
             _put_meta(con, meta)
-    write_table(scores, run.table("scores"))
 
 
 @contextmanager

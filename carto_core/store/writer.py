@@ -5,6 +5,8 @@ Needs pyarrow only, so that the engine can log on a machine without duckdb.
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -77,3 +79,10 @@ def write_table(table: pa.Table, path) -> None:
     """Write a table as Parquet (zstd), replacing `path` whole."""
     with replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
+
+
+def table_bytes(table: pa.Table) -> bytes:
+    """Return a table as the bytes of a Parquet file (zstd)."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()

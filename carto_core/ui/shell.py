@@ -90,10 +90,10 @@ def scored_run(name: str, *, waits: str = "") -> Run | None:
     with told():
         if not light.is_live(run):
             return run
-        taken, wanted = light.snapshots_so_far(run)
+        taken, _ = light.snapshots_so_far(run)
         if not waits and taken >= light.MIN_LIVE:
             return run
-        why = waits or f"The map appears with snapshot {light.MIN_LIVE} of {wanted}; so far there are {taken}."
+        why = waits or f"The map appears with snapshot {light.MIN_LIVE}; so far it has {light.how_far(run)}."
         st.info(f"Run **{literal(run.run_id)}** is {run.status}. {why}")
         live.follow(run)
         if waits and taken >= light.MIN_LIVE:

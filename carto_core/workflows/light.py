@@ -109,15 +109,23 @@ def is_live(run: Run) -> bool:
     return not run.is_sealed or (not run.files.table("scores").is_file() and run.status != "complete")
 
 
-def snapshots_so_far(run: Run) -> tuple[int, int]:
-    """Return how many snapshots a live run can be scored by so far, and how many it will have in the end."""
+def snapshots_so_far(run: Run) -> tuple[int, int | None]:
+    """Return how many snapshots a live run can be scored by so far, and how many it will have; None where a foreign loop decides."""
     manifest = run.manifest
+    if run.is_foreign:
+        return len(run.snapshots(scored_kind(run))), None
     engine = RunConfig.from_dict(manifest["config"]).engine
     try:
         steps = manifest.get("steps") or total_steps(engine, run.drawn()[0])
     except RunCorrupt:
         return 0, engine.snapshots  # its samples are not written yet
     return len(run.snapshots(scored_kind(run))), min(engine.snapshots, steps)
+
+
+def how_far(run: Run) -> str:
+    """Return how far a live run is, in words: `3 of 24 snapshots`, or `3 snapshots` where nobody knows how many come."""
+    taken, wanted = snapshots_so_far(run)
+    return f"{taken} snapshot{'' if taken == 1 else 's'}" if wanted is None else f"{taken} of {wanted} snapshots"
 
 
 def load_live_table(run: Run) -> SampleTable:
@@ -138,11 +146,8 @@ def load_live_table(run: Run) -> SampleTable:
 
 def _live_table(run: Run) -> SampleTable:
     config = score_config(run)
-    taken, wanted = snapshots_so_far(run)
-    if taken < MIN_LIVE:
-        raise RunNotSealed(
-            f"run {run.run_id} has {taken} of {wanted} snapshots so far; a map needs at least {MIN_LIVE}"
-        )
+    if snapshots_so_far(run)[0] < MIN_LIVE:
+        raise RunNotSealed(f"run {run.run_id} has {how_far(run)} so far; a map needs at least {MIN_LIVE}")
     scores = compute_scores(_inputs(run, _losses_to_score(run)[1]), config).scores
     y = LITERAL if config.y is None or np.isnan(scores[config.y]).all() else config.y
     cuts = Cuts.at_percentiles(scores, x=config.x, y=y, cut_x=config.cut_x, cut_y=config.cut_y)

@@ -72,9 +72,9 @@ def test_bytes_of_the_zip_and_loss_over_them():
     texts = ["a" * 1000, "größer", ""]
     counts = zlib_bytes(texts)
 
-    assert counts.tolist() == [len(zlib.compress(t.encode())) for t in texts]
+    assert counts.tolist() == [*(len(zlib.compress(t.encode())) for t in texts[:2]), 0]
     np.testing.assert_allclose(
-        zlib_ratio(np.float32([2, 3, np.nan]), counts), [2 / counts[0], 3 / counts[1], np.nan], rtol=1e-6
+        zlib_ratio(np.float32([2, 3, 4]), counts), [2 / counts[0], 3 / counts[1], np.nan], rtol=1e-6
     )
 
 

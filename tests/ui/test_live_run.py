@@ -114,7 +114,7 @@ def test_the_map_grows_with_its_snapshots_and_keeps_the_selection(run):
 def test_one_snapshot_is_no_map_yet(run):
     tiny.keep_snapshots(run, 1)
 
-    assert "The map appears with snapshot 2 of 24; so far there are 1." in words(opened("map"))
+    assert "The map appears with snapshot 2; so far it has 1 of 24 snapshots." in words(opened("map"))
 
 
 def test_samples_can_be_read_while_the_run_trains(run):

@@ -64,11 +64,10 @@ def page() -> None:
 
 def so_far(run: Run) -> None:
     """Say that the scores of a live run will change, follow it, and offer to go on where it was stopped."""
-    taken, wanted = light.snapshots_so_far(run)
     with st.container(border=True):
         said, switch = st.columns([8, 2], vertical_alignment="center")
         said.markdown(
-            f"**{taken} of {wanted} snapshots so far.** Scores will change; choose for good when the training has ended. "
+            f"**{light.how_far(run)} so far.** Scores will change; choose for good when the training has ended. "
             "Scores that need a probe are unknown until then."
         )
         if switch.toggle("Follow it", value=True, help="Off: the page stays as it is until you touch it."):
