@@ -287,6 +287,36 @@ def corpus(*, name: str | None, out: Path | None, as_json: bool) -> None:
 
 @cli.command()
 @_run_command
+@click.option("--out", type=OUT, default=None, help="Where to put a run that lies on another file system.")
+def seal(*, run: str, out: Path | None, runs_root: str | None, as_json: bool) -> None:
+    """Turn what a training loop recorded (carto_core.record) into a run with scores and a map.
+
+    RUN is a run id, a run directory, or an address of another file system, such as s3://bucket/run.
+    """
+    from carto_core.workflows.recording import seal_recording
+
+    result = seal_recording(run, runs_root=runs_root, out=out)
+    said = f"{result['run']}: {result['num_samples']:,} samples, {result['num_snapshots']} snapshots"
+    _show(result, "\n".join([said, *result["notes"]]), as_json=as_json)
+
+
+@cli.command()
+@_run_command
+@click.argument("corpus", metavar="CORPUS")
+@click.option("--text-column", default="text", show_default=True)
+@click.option("--key-column", default=None, help="Column with the keys that were recorded.  [default: key]")
+def join(
+    *, run: str, corpus: str, text_column: str, key_column: str | None, runs_root: str | None, as_json: bool
+) -> None:
+    """Give a recorded run the texts, sources and groups of its samples, by key, and score it anew."""
+    from carto_core.workflows.recording import join_corpus
+
+    result = join_corpus(open_run(run, runs_root), corpus, text_column=text_column, key_column=key_column)
+    _show(result, f"{result['joined']:,} samples joined, {result['without']:,} without a text", as_json=as_json)
+
+
+@cli.command()
+@_run_command
 @click.option("--eps-mode", type=click.Choice(["absolute", "pooled", "snapshot"]), default=None)
 @click.option("--eps", type=float, default=None, help="Nats in mode absolute, else a quantile.")
 @click.option("--hysteresis", type=float, default=None, help="Half width in nats of a dead band around eps.")

@@ -23,6 +23,7 @@ class Probe:
         source: paper, or "ours".
         trainings: about how many trainings of the base run it takes, given the number of fold models.
         function: `module:function(probing) -> dict of float32[N] by column`.
+        needs_model: whether it asks or trains a model; else the texts suffice.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Probe:
     source: str
     trainings: Callable[[int], float]
     function: str
+    needs_model: bool = True
 
 
 MOST_MODELS = 1000
@@ -48,6 +50,7 @@ PROBES: dict[str, Probe] = {
             "MinHash, Broder 1997; verified by exact Jaccard",
             lambda models: 0.0,
             "carto_core.probes.near:near_duplicate_columns",
+            needs_model=False,
         ),
         Probe(
             "passes",

@@ -46,8 +46,11 @@ def _training_command(facts: Facts) -> str:
     return command("retrain", manifest["parent_run"], plan_dir, *how, "--out", f"data/runs/{run_id}")
 
 
-def settings_without_flag(config: RunConfig) -> dict[str, Any]:
-    """Return the settings that no flag can set and that are not the default; `run.json` keeps them."""
+def settings_without_flag(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that no flag can set and that are not the default; `run.json` keeps them. None of a foreign run."""
+    if "config" not in manifest:
+        return {}
+    config = RunConfig.from_dict(manifest["config"])
     every = config.corpus.to_dict() | config.engine.to_dict()
     return {name: every[name] for name, default in WITHOUT_FLAG.items() if every[name] != default}
 
@@ -59,10 +62,15 @@ def measure_command(facts: Facts) -> str:
     return command("measure", facts.run_id, facts.plan_dir, "--seeds", seeds, "--equal", measured.get("equal", "steps"))
 
 
+def export_command(facts: Facts) -> str:
+    """Return the command that writes the plan's list for another program."""
+    return command("export", facts.run_id, facts.plan_dir, "--format", "parquet", "--out", "list.parquet")
+
+
 def commands(facts: Facts) -> list[str]:
     """Return all command lines in order, from the corpus to this report."""
     run_id = facts.run_id
-    lines = [_training_command(facts)]
+    lines = [] if facts.is_foreign else [_training_command(facts)]
     for probe in facts.probes:
         models = ["--models", facts.fold_models] if probe == "folds" and facts.fold_models else []
         lines.append(command("probe", run_id, probe, *models))

@@ -85,6 +85,11 @@ class Facts:
         return self.table.run_id
 
     @property
+    def is_foreign(self) -> bool:
+        """Whether another program trained the model, so that it can neither be asked nor be retrained."""
+        return "origin" in self.manifest
+
+    @property
     def plan_id(self) -> str:
         """The name of the plan's directory."""
         return self.plan_facts["plan_sha256"][:16]

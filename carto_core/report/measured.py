@@ -11,7 +11,7 @@ import numpy as np
 from carto_core.plots.palette import ARM_COLOURS, ARM_SYMBOLS, OTHER
 from carto_core.preview.arms import ARMS
 from carto_core.preview.effects import NO_INTERVAL, mean_of, metric_of, paired_interval, reading
-from carto_core.report.commands import measure_command
+from carto_core.report.commands import export_command, measure_command
 from carto_core.report.drawings import Row
 from carto_core.report.facts import Facts
 from carto_core.report.words import HALVES, PERCENT, UNKNOWN, between, listed, minus, percent
@@ -126,6 +126,16 @@ class Verdict:
 
 def verdict(facts: Facts) -> Verdict:
     """Return whether the plan does more than a random choice of its size, on the report half, and at what price."""
+    if facts.is_foreign:
+        return Verdict(
+            "unmeasured",
+            "Not measured: another program trained the model, and only that program can train it under this plan.",
+            (
+                "What follows describes the run and the plan; it cannot say whether the plan helps. To find out, train "
+                "under the list that this command writes, and once more under a random choice of the same size:",
+            ),
+            export_command(facts),
+        )
     if facts.measured is None:
         return Verdict(
             "unmeasured",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from carto_core import __version__
-from carto_core.config import ModelConfig, RunConfig
+from carto_core.config import ModelConfig
 from carto_core.plots.palette import OTHER, QUADRANT_SIGNS
 from carto_core.preview.estimate import SEEDS
 from carto_core.quadrants import QUADRANTS, counts
@@ -65,7 +65,7 @@ class Section:
 
 def about(facts: Facts) -> dict[str, Any]:
     """Return what was trained on what, and what the plan does, for two sentences."""
-    corpus = facts.manifest["config"]["corpus"]["path"]
+    corpus = "" if facts.is_foreign else facts.manifest["config"]["corpus"]["path"]
     return {
         "run_id": facts.run_id,
         "model": model_words(facts),
@@ -78,7 +78,9 @@ def about(facts: Facts) -> dict[str, Any]:
 
 
 def model_words(facts: Facts) -> str:
-    """Return the kind and size of the model."""
+    """Return the kind and size of the model, or which program's it is."""
+    if facts.is_foreign:
+        return f"model of another program, {facts.manifest['origin']['kind']} by {facts.manifest['origin']['by']}"
     model = ModelConfig.from_dict(facts.manifest["config"]["model"])
     title = TASKS[model.task].title if model.task in TASKS else model.task
     return f"{title}, {model.layers} layer{'s' if model.layers > 1 else ''} of {model.hidden}"
@@ -307,7 +309,7 @@ def texts(facts: Facts) -> dict[str, Any]:
 
 def provenance(facts: Facts) -> dict[str, Any]:
     """Return hashes, seeds and versions, and the command lines that make it all again."""
-    manifest, config = facts.manifest, RunConfig.from_dict(facts.manifest["config"])
+    manifest = facts.manifest
     tokenizer = manifest.get("tokenizer") or {}
     measurement = facts.measured or {}
     rows = {
@@ -332,7 +334,7 @@ def provenance(facts: Facts) -> dict[str, Any]:
         "commands": commands.commands(facts),
         "has_plan_commands": bool(commands.plan_commands(facts)),
         "polygon": commands.polygon_json(facts.plan.rule),
-        "without_flag": commands.settings_without_flag(config),
+        "without_flag": commands.settings_without_flag(manifest),
     }
 
 
@@ -346,9 +348,14 @@ SECTIONS: tuple[Section, ...] = (
     Section("verdict", "The answer", verdict),
     Section("map", "Which samples", the_map),
     Section("plan", "What the plan does", the_plan),
-    Section("estimate", "What was estimated", estimate),
-    Section("arms", "What was measured", arms),
-    Section("audits", "What the original model gives away", audits),
+    Section("estimate", "What was estimated", estimate, applies=lambda facts: not facts.is_foreign),
+    Section("arms", "What was measured", arms, applies=lambda facts: not facts.is_foreign),
+    Section(
+        "audits",
+        "What the original model gives away",
+        audits,
+        applies=lambda facts: any(facts.audits.values()) or not facts.is_foreign,
+    ),
     Section("detector", "How good the choice is", detector),
     Section("limits", "What these numbers cannot say", limits),
     Section("texts", "Affected samples in full", texts, applies=lambda facts: bool(facts.texts)),

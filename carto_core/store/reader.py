@@ -78,18 +78,21 @@ class Run:
         """Whether the losses still lie as a foreign training loop's ranks wrote them."""
         return not self.is_sealed and self.files.records.is_dir()
 
-    def require_model(self) -> None:
-        """Raise RunError, with what can be done instead, unless our own engine trained the model.
+    @property
+    def why_no_model(self) -> str | None:
+        """Why the model cannot be asked or trained again, and what can be done instead; None where our engine trained it."""
+        if not self.is_foreign:
+            return None
+        return (
+            f"run {self.run_id} holds losses of a model that another program trained ({self.manifest['origin']['by']}): it "
+            "cannot be asked, or trained again, from here. Its scores, map, plans and lists work; to see what a plan does, "
+            "export its list and train with it in that program"
+        )
 
-        Raises:
-            RunError: the run is foreign.
-        """
-        if self.is_foreign:
-            raise RunError(
-                f"run {self.run_id} holds losses that another program's training left ({self.manifest['origin']['by']}), and "
-                "no model to ask or to train again; its scores, map, plans and lists work. To measure a plan, export its "
-                "list and apply it in that program"
-            )
+    def require_model(self) -> None:
+        """Raise RunError, with what can be done instead, unless our own engine trained the model."""
+        if why := self.why_no_model:
+            raise RunError(why)
 
     @property
     def is_sealed(self) -> bool:

@@ -10,29 +10,6 @@ import pyarrow as pa
 from carto_core.store import schema
 from carto_core.store.records import RECORD, Records
 
-# Samplers of several ranks draw some samples twice to fill the last batch: the same occurrence, seen by two ranks, is one
-# visit. Several visits of a snapshot count by their tokens, as in the engine's own losses.
-_VIEWS = """
-create view visits as
-  select key, moment, kind, occurrence, sum(loss::double * num_tokens) / sum(num_tokens) as loss, avg(num_tokens) as tokens
-  from records group by all;
-create view seen as
-  select key, round(avg(tokens))::integer as num_tokens from visits group by key;
-create view others as
-  select key, row_number() over (order by try_cast(key as bigint) nulls last, key) - 1 as place
-  from seen where key not in (select key from known);
-create view samples as
-  select sample_id, key, text, source, group_id, coalesce(seen.num_tokens, known.num_tokens) as num_tokens, canary_id, meta
-  from known left join seen using (key)
-  union all
-  select (place + (select count(*) from known))::integer, key, '', '',
-    (place + (select coalesce(max(group_id) + 1, 0) from known))::integer, seen.num_tokens, null, '{}'
-  from others join seen using (key);
-create view losses as
-  select sample_id, snapshot, (sum(visits.loss * tokens) / sum(tokens))::float as loss
-  from visits join moments using (moment, kind) join samples using (key) group by all;
-"""
-
 
 def create_views(con: duckdb.DuckDBPyConnection, records: Records, *, folder: Path, samples: Path) -> None:
     """Create the views `samples` and `losses` of a recording in a connection.
@@ -61,4 +38,27 @@ def create_views(con: duckdb.DuckDBPyConnection, records: Records, *, folder: Pa
         "snapshot": pa.array([snapshot.snapshot for snapshot in records.snapshots], pa.int16()),
     }
     con.from_arrow(pa.table(moments)).create_view("moments")
-    con.execute(_VIEWS)
+    # Samplers of several ranks draw some samples twice to fill the last batch: the same occurrence, seen by two ranks, is one
+    # visit. Several visits of a snapshot count by their tokens, as in the engine's own losses.
+    con.execute(
+        """
+        create view visits as
+          select key, moment, kind, occurrence, sum(loss::double * num_tokens) / sum(num_tokens) as loss, avg(num_tokens) as tokens
+          from records group by all;
+        create view seen as
+          select key, round(avg(tokens))::integer as num_tokens from visits group by key;
+        create view others as
+          select key, row_number() over (order by try_cast(key as bigint) nulls last, key) - 1 as place
+          from seen where key not in (select key from known);
+        create view samples as
+          select sample_id, key, text, source, group_id, coalesce(seen.num_tokens, known.num_tokens) as num_tokens, canary_id, meta
+          from known left join seen using (key)
+          union all
+          select (place + (select count(*) from known))::integer, key, '', '',
+            (place + (select coalesce(max(group_id) + 1, 0) from known))::integer, seen.num_tokens, null, '{}'
+          from others join seen using (key);
+        create view losses as
+          select sample_id, snapshot, (sum(visits.loss * tokens) / sum(tokens))::float as loss
+          from visits join moments using (moment, kind) join samples using (key) group by all;
+        """
+    )

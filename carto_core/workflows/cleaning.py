@@ -67,6 +67,7 @@ def clean_run(
         PlanError: the run was itself trained under a plan.
         Cancelled: stopped; what was finished is kept.
     """
+    run.require_model()
     check_settings(step=step, budget=budget, target=target, seeds=seeds)
     table = light.load_table(run)
     by = by or table.y

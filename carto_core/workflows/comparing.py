@@ -162,7 +162,7 @@ def _different_settings(run_a: Run, run_b: Run) -> list[str]:
     differing = [name for name in SCORE_SETTINGS if first[name] != second[name]]
     said = [f"The two were scored with different settings ({', '.join(differing)})."] if differing else []
     facts = [
-        (run.manifest["config"]["model"], run.manifest.get("tokenizer"), run.manifest["num_snapshots"])
+        (run.manifest.get("config", {}).get("model"), run.manifest.get("tokenizer"), run.manifest["num_snapshots"])
         for run in (run_a, run_b)
     ]
     kinds = [run.meta().get("score_kind") for run in (run_a, run_b)]

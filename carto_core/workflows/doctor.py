@@ -30,6 +30,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from carto_core import CONTRACT_VERSION, __version__, jobs
 from carto_core.errors import CartoError
 from carto_core.store.reader import Run
+from carto_core.store.records import records_of
 from carto_core.store.rundir import disk_use, left_overs, list_runs, resolve_runs_root
 from carto_core.workflows import housekeeping
 from carto_core.workflows.light import is_live
@@ -253,7 +254,8 @@ def _manifest(run: Run) -> Iterator[Check]:
 
 def _state(run: Run) -> Iterator[Check]:
     if run.manifest["status"] == "running" and run.status == "interrupted":
-        mend = f"python -m carto_core train --resume --out {run.files.path}"
+        verb = f"seal {run.run_id}" if run.is_foreign else f"train --resume --out {run.files.path}"
+        mend = f"python -m carto_core {verb}"
         yield Check("runs", run.run_id, "warn", "its manifest says running, and its process is gone", mend)
     if run.status == "complete" and not run.is_sealed:
         mend = f"restore it from a copy, or delete the run: python -m carto_core delete {run.run_id}"
@@ -276,6 +278,10 @@ def _tables(run: Run) -> Iterator[Check]:
     if run.is_sealed:
         wanted |= {"snapshots": manifest["num_snapshots"]}
         wanted |= {} if is_live(run) else {"scores": manifest["num_samples"]}
+    elif run.has_records:
+        wanted = {}  # its samples become known as they go by
+        for name in records_of(run.files, manifest).parts:
+            pq.read_metadata(run.files.records / name)
     else:
         for path in run.part_paths():
             pq.read_metadata(path)

@@ -313,13 +313,32 @@ def describe_scores(run: Run, *, table: SampleTable | None = None) -> dict[str, 
 def _definition(run: Run, name: str) -> dict[str, Any]:
     score = SCORES[name]
     words = ("title", "unit", "higher_means", "memorized_when", "source", "is_baseline")
-    is_filled = score.probe not in missing_probes(run)
-    command = f"not run; python -m carto_core probe {run.run_id} {score.probe}"
-    return {word: getattr(score, word) for word in words} | {"not_run": None if is_filled else command}
+    return {word: getattr(score, word) for word in words} | {"not_run": why_unknown(run, name)}
+
+
+def why_unknown(run: Run, name: str) -> str | None:
+    """Return why a run does not have a score that a probe fills, and the command that does; None where it does."""
+    probe = SCORES[name].probe
+    if probe is None or probe not in _unfilled(run):
+        return None
+    if probe not in possible_probes(run):
+        return "not to be had: it asks the model, which another program trained"
+    return f"not run; python -m carto_core probe {run.run_id} {probe}"
+
+
+def possible_probes(run: Run) -> list[str]:
+    """Return the probes that can be run: all, or those that ask the texts alone where the model is another program's."""
+    return [name for name, probe in PROBES.items() if not (probe.needs_model and run.is_foreign)]
 
 
 def missing_probes(run: Run) -> list[str]:
-    """Return the probes whose columns the scores do not hold: never run, or stopped before the run was scored anew."""
+    """Return the possible probes whose columns the scores do not hold."""
+    unfilled = _unfilled(run)
+    return [name for name in possible_probes(run) if name in unfilled]
+
+
+def _unfilled(run: Run) -> list[str]:
+    """Return the probes that were never run, or were stopped before the run was scored anew."""
     held = run.manifest.get("scored_probes", PROBES)  # a run that was scored before this was noted holds what is there
     return [name for name in PROBES if name not in held or not (run.files.probes / f"{name}.parquet").is_file()]
 
@@ -344,17 +363,22 @@ def probe_minutes(run: Run, names: Sequence[str], *, models: int = DEFAULT_MODEL
         UnknownNameError: a name is not in `PROBES`.
         ConfigError: see `require_models`.
         RunNotSealed: training is not over.
+        RunError: a probe asks the model, which another program trained.
     """
     for name in names:
         if name not in PROBES:
             raise UnknownNameError.of("probe", name, PROBES)
     require_models(models)
     run.require_sealed()
+    names = names or possible_probes(run)
+    if not any(PROBES[name].needs_model for name in names):
+        return 0.0
+    run.require_model()
     manifest = run.manifest
     one = manifest["train_s"] - manifest["measure_s"]
     workers = num_workers(manifest)
     side_by_side = {"folds": workers}
-    return sum(PROBES[n].trainings(models) * one / side_by_side.get(n, 1) for n in names or PROBES) / 60
+    return sum(PROBES[n].trainings(models) * one / side_by_side.get(n, 1) for n in names) / 60
 
 
 def default_label(table: SampleTable, canaries: pd.DataFrame) -> str:
@@ -600,7 +624,9 @@ def measurement_arms(
 
     Raises:
         PlanError: the plan cannot be read, or the run was itself trained under a plan.
+        RunError: another program trained the model.
     """
+    run.require_model()
     if (parent := run.manifest.get("parent_run")) is not None:
         raise PlanError(
             f"run {run.run_id} was trained under a plan, and a measurement compares with the whole corpus; measure a "

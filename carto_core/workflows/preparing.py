@@ -35,6 +35,7 @@ def prepare_run(run: Run) -> dict[str, Any]:
         RunNotSealed, RunCorrupt: see `load_subject`.
         Cancelled: stopped; nothing is left half-made.
     """
+    run.require_model()
     run.require_sealed()
     progress = ProgressFile(run.files.previews / "prepare.jsonl")
     with stoppable(), device_slot(run.files, progress, work="preparation"):

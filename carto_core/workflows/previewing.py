@@ -47,6 +47,7 @@ def estimate_plan(run: Run, plan_dir: str | Path) -> dict[str, Any]:
         PlanError: the plan cannot be read.
         RunError: the run was not prepared.
     """
+    run.require_model()
     table = light.load_table(run)
     plan, facts = read_plan(plan_dir, table)
     estimator = estimator_of(run, table=table)

@@ -70,6 +70,10 @@ def probe_run(
 
 def _wanted(run: Run, names: Sequence[str]) -> list[str]:
     """Return the probes to run; see `probe_run`."""
+    if any(PROBES[name].needs_model for name in names):
+        run.require_model()
+    if run.is_foreign:
+        return list(names) or light.possible_probes(run)
     parent = run.manifest.get("parent_run")
     if parent is None:
         return list(names) or list(PROBES)

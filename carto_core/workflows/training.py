@@ -164,6 +164,7 @@ def _start(config: RunConfig, out: str | Path) -> RunDir:
 
 def _start_plan(base: Run, plan_dir: Path, out: str | Path, *, seed: int | None, equal: Equal) -> RunDir:
     """Copy what a retrain shares with its base run, after the plan was read: a bad plan leaves nothing half-made behind."""
+    base.require_model()
     table = light.load_table(base)
     plan, facts = read_plan(plan_dir, table)
     if not plan.repeats.any():
@@ -235,6 +236,7 @@ def _open_to_resume(path: Path) -> RunDir:
     run = RunDir(path.absolute())
     if not run.manifest.is_file():
         raise RunNotFound(f"{path} holds no run to resume; leave --resume out to start one there")
+    Run(run).require_model()
     if run_status(run) == "running":
         raise RunError(f"run {run.run_id} is being trained by another process (pid {read_manifest(run)['pid']})")
     return run

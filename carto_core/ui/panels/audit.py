@@ -59,6 +59,9 @@ def _job(run: Run, *, missing: list[str]) -> None:
         return
     if not missing:
         return
+    if run.why_no_model:
+        st.info(literal(run.why_no_model))
+        return
     working.tell_failure(job)
     titles = ", ".join(AUDITS[name].title for name in missing)
     st.info(f"Not run yet: {titles}. The audits take about half a minute.")

@@ -24,6 +24,9 @@ def in_rounds(run: Run, table: SampleTable) -> None:
     if "parent_run" in run.manifest:
         st.caption(f"This run was trained under a plan; clean its base run, {run.manifest['parent_run']}.")
         return
+    if run.why_no_model:
+        st.caption("A round retrains the model, which another program trained.")
+        return
     canaries = cache.canaries_of(run)
     if not np.any((canaries["role"] == "calibration") & canaries["inserted"]):
         st.caption("This run has no planted canaries, so nothing would tell when it is clean.")

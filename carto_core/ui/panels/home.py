@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -79,10 +80,9 @@ def _card(run: Run) -> None:
 
 def _facts(run: Run) -> None:
     manifest, status = run.manifest, run.status
-    corpus = Path(manifest["config"]["corpus"]["path"]).name
     st.caption(
-        f"**{status}** · {manifest['num_samples']:,} samples · {literal(manifest['config']['model']['task'])} on "
-        f"{literal(corpus)} · begun {literal(live.moment(str(manifest['created'])))}"
+        f"**{status}** · {manifest['num_samples']:,} samples · {literal(_made_of(manifest))} · "
+        f"begun {literal(live.moment(str(manifest['created'])))}"
     )
     st.markdown(_what_next(run, status))
     working.resume(run)
@@ -94,7 +94,15 @@ def _facts(run: Run) -> None:
             st.switch_page("pages/map.py")
 
 
+def _made_of(manifest: dict[str, Any]) -> str:
+    if origin := manifest.get("origin"):
+        return f"{origin['kind']} by {origin['by']}"
+    return f"{manifest['config']['model']['task']} on {Path(manifest['config']['corpus']['path']).name}"
+
+
 def _what_next(run: Run, status: str) -> str:
+    if run.is_foreign:
+        return _what_next_of_foreign(run, status)
     if status == "running":
         return "It is being trained; its map grows as snapshots come."
     if status == "failed":
@@ -108,6 +116,14 @@ def _what_next(run: Run, status: str) -> str:
             "Next: lasso a hotspot on the **Map**; its detectors are judged best by a twin model, which the Map trains."
         )
     return "Next: lasso a hotspot on the **Map**, then **Intervene**."
+
+
+def _what_next_of_foreign(run: Run, status: str) -> str:
+    if status == "running":
+        return "It is being recorded; its map grows as snapshots come."
+    if status != "complete":
+        return f"The recording was {status}; the snapshots that it had finished are kept. {literal(str(run.manifest.get('error') or ''))}"
+    return "Next: lasso a hotspot on the **Map**, then **Intervene** and export the list for your own training."
 
 
 def _manage(run: Run) -> None:

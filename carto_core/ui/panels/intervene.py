@@ -71,6 +71,9 @@ def page() -> None:
 
 def _answers(run: Run, table: SampleTable, plan: Plan, plan_dir: Path) -> Estimate | None:
     """Draw estimate and measurement side by side, and return the estimate."""
+    if run.why_no_model:
+        st.info(literal(run.why_no_model))
+        return None
     found = estimate.card(run, plan, plan_dir)
     with told():  # a run that was itself trained under a plan cannot be measured, but its lists can be taken
         _measured(run, plan_dir)

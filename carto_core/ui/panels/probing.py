@@ -26,7 +26,11 @@ def panel(run: Run) -> None:
     if not missing:
         st.caption("Every probe was run.")
     chosen = st.multiselect(
-        "Probes", list(PROBES), default=missing or [], format_func=lambda name: PROBES[name].title, key="probes_chosen"
+        "Probes",
+        light.possible_probes(run),
+        default=missing or [],
+        format_func=lambda name: PROBES[name].title,
+        key="probes_chosen",
     )
     models = DEFAULT_MODELS
     if "folds" in chosen:
@@ -40,7 +44,7 @@ def panel(run: Run) -> None:
                 help="Each trains on a random half. 4 give a first idea, 8 or more say how well their verdict repeats.",
             )
         )
-    st.dataframe([_row(run, name, models, missing) for name in PROBES], hide_index=True)
+    st.dataframe([_row(run, name, models, missing) for name in light.possible_probes(run)], hide_index=True)
     if not chosen:
         st.caption("Choose at least one probe to run it.")
         return

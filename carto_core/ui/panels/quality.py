@@ -62,7 +62,7 @@ def details(run: Run, table: SampleTable) -> None:
 def _verdict(name: str, quality: Quality, label: str, run: Run) -> str:
     title = SCORES[name].title
     if not quality.is_known:
-        why = _not_run(run, name)
+        why = light.why_unknown(run, name)
         return f"**{title}** is {literal(why)}." if why else f"**{title}**: nothing in this run to judge it by."
     value, low, high = quality.auc
     return (
@@ -156,19 +156,13 @@ def _row(run: Run, name: str, quality: Quality) -> dict[str, str]:
     return {
         "score": score.title + (" (baseline)" if score.is_baseline else ""),
         "AUC [95 %]": _said(quality.auc),
-        "reading": quality.note if quality.is_known else _not_run(run, name) or quality.note,
+        "reading": quality.note if quality.is_known else light.why_unknown(run, name) or quality.note,
         "average precision": _said(quality.average_precision),
         **recall,
         "memorized when": score.memorized_when,
         "higher means": score.higher_means,
         "source": score.source,
     }
-
-
-def _not_run(run: Run, name: str) -> str:
-    """Return what to run for a score whose probe was not run; empty where there is nothing to run."""
-    probe = SCORES[name].probe
-    return f"not run; python -m carto_core probe {run.run_id} {probe}" if probe in light.missing_probes(run) else ""
 
 
 def _said(estimate: Estimate, *, percent: bool = False) -> str:

@@ -63,13 +63,18 @@ def tell_failure(job: Job | None) -> None:
 
 
 def resume(run: Run) -> None:
-    """Offer to go on with a training that was stopped, by a click or from a shell; nothing while it trains."""
-    job = newest(run.run_id, "train")
+    """Offer to go on with a training that was stopped, by a click or from a shell; nothing while it trains.
+
+    The loop of a recording is not ours to start again: what it left can be sealed.
+    """
+    kind, label = ("seal", "Seal what was recorded") if run.is_foreign else ("train", "Resume the training")
+    job = newest(run.run_id, kind)
     if run.status in ("running", "complete") or (job is not None and jobs.is_active(job)):
         return
-    command = ["train", "--resume", "--out", str(run.files.path)]
+    command = ["seal", str(run.files.path)] if run.is_foreign else ["train", "--resume", "--out", str(run.files.path)]
+    tell_failure(job)
     first, second = st.columns([2, 7], vertical_alignment="center")
-    if first.button("Resume the training", key=f"resume_{run.run_id}", type="primary", width="stretch"):
+    if first.button(label, key=f"resume_{run.run_id}", type="primary", width="stretch"):
         with told():
             start(run, command)
             st.rerun()
@@ -77,10 +82,10 @@ def resume(run: Run) -> None:
 
 
 def start(run: Run, command: list[str]) -> Job:
-    """Start a training as a job on a run that may not be there yet."""
+    """Start a training, or the sealing of a recording, as a job on a run that may not be there yet."""
     return jobs.launch(
         command,
-        kind="train",
+        kind=command[0],
         run_id=run.run_id,
         runs_root=run.files.path.parent,
         progress=run.files.progress,
