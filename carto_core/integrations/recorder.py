@@ -177,8 +177,11 @@ class Recorder:
         if error is None:
             self._guarded(self._finish)
         else:
+            said = f": {error}" if str(error) else ""
             self._guarded(
-                lambda: self._leave("interrupted", f"the training loop ended with {type(error).__name__}: {error}")
+                lambda: self._tell(
+                    status="interrupted", error=f"the training loop ended with {type(error).__name__}{said}"
+                )
             )
         self._writer = None
 
@@ -281,7 +284,7 @@ class Recorder:
         if self.rank != 0:
             return
         if not isinstance(self.out, Path):
-            self._leave("interrupted", f"recorded; seal it with: python -m carto_core seal {self.out}")
+            self._tell(status="interrupted", error=f"recorded; seal it with: python -m carto_core seal {self.out}")
             return
         records, mine = self._open().folder, len(self._open().moments)
         ranks = range(1, self.ranks)
@@ -292,9 +295,6 @@ class Recorder:
 
         for note in seal_files(RunDir(self.out))["notes"]:
             _log.warning("GenDataCarto, run %s: %s", self.out, note)
-
-    def _leave(self, status: str, error: str) -> None:
-        self._tell(status=status, error=error)
 
     def _wait_for(self, is_there: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + RANK_S

@@ -102,6 +102,13 @@ def scored_run(name: str, *, waits: str = "") -> Run | None:
     return None
 
 
+def is_without_model(run: Run) -> bool:
+    """Return whether a page has no model to work with, after saying why and what can be done instead."""
+    if why := run.why_no_model:
+        st.info(literal(f"{why[0].upper()}{why[1:]}."))
+    return why is not None
+
+
 def theme() -> Theme:
     """Return the colours of the theme in use; light where the browser has not said."""
     return DARK if st.context.theme.type == "dark" else LIGHT

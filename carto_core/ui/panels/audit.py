@@ -11,7 +11,7 @@ from carto_core.audits import AUDITS
 from carto_core.store.reader import Run
 from carto_core.store.rundir import resolve_runs_root
 from carto_core.ui.panels import canaries, membership, recited, working
-from carto_core.ui.shell import scored_run, told
+from carto_core.ui.shell import is_without_model, scored_run, told
 from carto_core.ui.words import literal
 from carto_core.workflows import light
 
@@ -59,8 +59,7 @@ def _job(run: Run, *, missing: list[str]) -> None:
         return
     if not missing:
         return
-    if run.why_no_model:
-        st.info(literal(run.why_no_model))
+    if is_without_model(run):
         return
     working.tell_failure(job)
     titles = ", ".join(AUDITS[name].title for name in missing)

@@ -12,8 +12,7 @@ from carto_core.preview.effects import METRICS
 from carto_core.preview.estimate import CONFIDENCE
 from carto_core.store.reader import Run
 from carto_core.ui import cache
-from carto_core.ui.shell import CHART, go, scored_run, theme, told
-from carto_core.ui.words import literal
+from carto_core.ui.shell import CHART, go, is_without_model, scored_run, theme, told
 
 WAITS = "Estimates are set beside measurements of the trained run: they wait for the end of the training."
 
@@ -25,8 +24,7 @@ def page() -> None:
         return
     with told():
         st.title("How often was the estimate right?")
-        if run.why_no_model:
-            st.info(literal(run.why_no_model))
+        if is_without_model(run):
             return
         if cache.estimator_of(run) is None:
             st.info("This run is not prepared for estimates yet; the Intervene page does so in some seconds.")

@@ -24,7 +24,7 @@ def in_rounds(run: Run, table: SampleTable) -> None:
     if "parent_run" in run.manifest:
         st.caption(f"This run was trained under a plan; clean its base run, {run.manifest['parent_run']}.")
         return
-    if run.why_no_model:
+    if run.is_foreign:
         st.caption("A round retrains the model, which another program trained.")
         return
     canaries = cache.canaries_of(run)

@@ -122,7 +122,8 @@ def _what_next_of_foreign(run: Run, status: str) -> str:
     if status == "running":
         return "It is being recorded; its map grows as snapshots come."
     if status != "complete":
-        return f"The recording was {status}; the snapshots that it had finished are kept. {literal(str(run.manifest.get('error') or ''))}"
+        why = f" ({run.manifest['error']})" if run.manifest.get("error") else ""
+        return literal(f"The recording was {status}{why}; the snapshots that it had finished are kept.")
     return "Next: lasso a hotspot on the **Map**, then **Intervene** and export the list for your own training."
 
 

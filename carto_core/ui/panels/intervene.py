@@ -28,7 +28,7 @@ from carto_core.ui import cache, state
 from carto_core.ui.panels import chosen as selection_panel
 from carto_core.ui.panels import cleaning, estimate, groups, plans, quality, working
 from carto_core.ui.panels.chosen import Chosen
-from carto_core.ui.shell import CHART, go, scored_run, theme, told
+from carto_core.ui.shell import CHART, go, is_without_model, scored_run, theme, told
 from carto_core.ui.words import literal
 from carto_core.workflows import light, lineage
 from carto_core.workflows.reporting import gather
@@ -71,8 +71,7 @@ def page() -> None:
 
 def _answers(run: Run, table: SampleTable, plan: Plan, plan_dir: Path) -> Estimate | None:
     """Draw estimate and measurement side by side, and return the estimate."""
-    if run.why_no_model:
-        st.info(literal(run.why_no_model))
+    if is_without_model(run):
         return None
     found = estimate.card(run, plan, plan_dir)
     with told():  # a run that was itself trained under a plan cannot be measured, but its lists can be taken
