@@ -119,6 +119,20 @@ def _run_command(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def _canary_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a verb the options of what is planted."""
+    kinds = ",".join(CANARY_KINDS)
+    for decorate in (
+        click.option("--canary-kinds", default=kinds, show_default=True, help="Families of secrets."),
+        click.option("--canary-repeats", default="1,2,4,8", show_default=True, help="Ladder of repetitions."),
+        click.option(
+            "--canaries", default="80", show_default=True, metavar="N|none", help="Distinct secrets to plant."
+        ),
+    ):
+        function = decorate(function)
+    return function
+
+
 SIZES = tuple(dict.fromkeys(size for task in TASKS.values() for size in task.sizes))
 MODEL_OPTIONS = ("layers", "heads", "hidden", "embed", "context", "dropout")
 
@@ -190,9 +204,7 @@ def cli() -> None:
     "--threads", type=int, default=1, show_default=True, help="CPU threads; part of what makes a run repeatable."
 )
 @click.option("--losses", type=click.Choice(["after", "during", "both"]), default="after", show_default=True)
-@click.option("--canaries", default="80", show_default=True, metavar="N|none", help="Distinct secrets to plant.")
-@click.option("--canary-repeats", default="1,2,4,8", show_default=True, help="Ladder of repetitions.")
-@click.option("--canary-kinds", default=",".join(CANARY_KINDS), show_default=True, help="Families of secrets.")
+@_canary_options
 @click.option("--batch-size", type=int, default=32, show_default=True)
 @click.option("--learning-rate", type=float, default=None, help=f"[default: {_rates()}]")
 @click.option("--weight-decay", type=float, default=0.0, show_default=True)
@@ -242,13 +254,17 @@ def _run_config(
             vocabulary=vocabulary,
             vocab_size=vocab_size,
         ),
-        canaries=CanaryConfig(
-            num_inserted=0 if canaries == "none" else _whole(canaries, "--canaries"),
-            repeats=tuple(_whole(part, "--canary-repeats") for part in canary_repeats.split(",")),
-            kinds=tuple(canary_kinds.split(",")),
-        ),
+        canaries=_canary_config(canaries, canary_repeats, canary_kinds),
         model=model_config(task, model_size, **changes),
         engine=EngineConfig(learning_rate=rate, **others),
+    )
+
+
+def _canary_config(canaries: str, repeats: str, kinds: str) -> CanaryConfig:
+    return CanaryConfig(
+        num_inserted=0 if canaries == "none" else _whole(canaries, "--canaries"),
+        repeats=tuple(_whole(part, "--canary-repeats") for part in repeats.split(",")),
+        kinds=tuple(kinds.split(",")),
     )
 
 
@@ -283,6 +299,38 @@ def corpus(*, name: str | None, out: Path | None, as_json: bool) -> None:
     fetched = fetch_corpus(name, out)
     line = f"{fetched.path}: {fetched.num_samples:,} samples, {fetched.num_characters:,} characters, SHA-256 {fetched.sha256}"
     _show({"name": name} | fetched.to_dict(), "\n".join([line, *fetched.notes]), as_json=as_json)
+
+
+@cli.command()
+@click.argument("corpus", metavar="CORPUS")
+@click.option("--text-column", default="text", show_default=True)
+@click.option("--key-column", default=None, help="Column with your own unique ids.  [default: key]")
+@_canary_options
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the secrets and of the order.")
+@click.option("--out", type=OUT, required=True, help="A new folder: corpus.jsonl and canaries.parquet.")
+@json_option
+def plant(
+    *,
+    corpus: str,
+    text_column: str,
+    key_column: str | None,
+    canaries: str,
+    canary_repeats: str,
+    canary_kinds: str,
+    seed: int,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Put canaries into a corpus that another program will train on.
+
+    Train on corpus.jsonl there, and give both files to carto_core.record: its map then says how well each score finds them.
+    """
+    from carto_core.workflows.planting import plant_corpus
+
+    config = CorpusConfig(path=corpus, text_column=text_column, key_column=key_column)
+    result = plant_corpus(config, _canary_config(canaries, canary_repeats, canary_kinds), out, seed=seed)
+    counts = f"{result['num_copies']:,} copies of {result['num_inserted']} canaries among {result['num_rows']:,} rows"
+    _show(result, f"{result['out']}: {counts}; {result['num_controls']} controls stay out", as_json=as_json)
 
 
 @cli.command()

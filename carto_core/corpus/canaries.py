@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from carto_core.config import CANARY_KINDS, CanaryConfig
 from carto_core.corpus.tokenizer import BPE
@@ -203,6 +204,22 @@ def plant(canaries: Sequence[Canary]) -> list[tuple[str, str, int]]:
         for c in canaries
         for copy, text in enumerate(c.planted)
     ]
+
+
+def canaries_table(canaries: Sequence[Canary]) -> pa.Table:
+    """Return the contract's table of canaries."""
+    return pa.table(
+        {
+            "canary_id": pa.array([c.canary_id for c in canaries], pa.int32()),
+            "kind": pa.array([c.kind for c in canaries], pa.string()),
+            "prefix": pa.array([c.prefix for c in canaries], pa.string()),
+            "secret": pa.array([c.secret for c in canaries], pa.string()),
+            "repeats": pa.array([c.repeats for c in canaries], pa.int32()),
+            "role": pa.array([c.role for c in canaries], pa.string()),
+            "inserted": pa.array([c.inserted for c in canaries], pa.bool_()),
+            "log2_space": pa.array([c.log2_space for c in canaries], pa.float64()),
+        }
+    )
 
 
 def _cells(config: CanaryConfig) -> list[tuple[str, int, str]]:

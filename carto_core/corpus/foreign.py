@@ -10,13 +10,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from carto_core.config import CorpusConfig
+from carto_core.corpus.canaries import canaries_table
 from carto_core.corpus.identity import duplicate_groups
 from carto_core.corpus.reading import Row, read_corpus, rows_of
+from carto_core.errors import CorpusError
 from carto_core.types import Int32
 
 GROUP = "group"  # the column of a corpus that says which rows are one
+CANARY = "canary_id"  # the one that says whose copy a row is
 
 
 def foreign_rows(
@@ -49,10 +53,17 @@ def foreign_rows(
     return rows_of(every, config)
 
 
-def foreign_tables(rows: Sequence[Row]) -> dict[str, pa.Table]:
-    """Return the tables `samples`, `validation` and `canaries` of such rows: tokens are not counted yet (0), the others empty."""
-    nothing = pa.array([], pa.string())
-    whole = pa.array([], pa.int32())
+def foreign_tables(rows: Sequence[Row], canaries: pa.Table | None = None) -> dict[str, pa.Table]:
+    """Return the tables `samples`, `validation` (empty) and `canaries` of such rows; tokens are not counted yet (0).
+
+    Args:
+        rows: the corpus; where there are canaries, the column `canary_id` says whose copy a row is.
+        canaries: see `read_canaries`; None where none were planted.
+
+    Raises:
+        CorpusError: a row names a canary that there is not.
+    """
+    known = canaries_table([]) if canaries is None else canaries
     return {
         "samples": pa.table(
             {
@@ -62,24 +73,56 @@ def foreign_tables(rows: Sequence[Row]) -> dict[str, pa.Table]:
                 "source": pa.array([row.source for row in rows], pa.string()),
                 "group_id": foreign_groups(rows),
                 "num_tokens": np.zeros(len(rows), np.int32),
-                "canary_id": pa.nulls(len(rows), pa.int32()),
-                "meta": pa.array([json.dumps(row.meta, ensure_ascii=False) for row in rows], pa.string()),
+                "canary_id": pa.array(_canary_ids(rows, known), pa.int32()),
+                "meta": pa.array([meta_text(row) for row in rows], pa.string()),
             }
         ),
-        "validation": pa.table({"key": nothing, "text": nothing, "num_tokens": whole}),
-        "canaries": pa.table(
+        "validation": pa.table(
             {
-                "canary_id": whole,
-                "kind": nothing,
-                "prefix": nothing,
-                "secret": nothing,
-                "repeats": whole,
-                "role": nothing,
-                "inserted": pa.array([], pa.bool_()),
-                "log2_space": pa.array([], pa.float64()),
+                "key": pa.array([], pa.string()),
+                "text": pa.array([], pa.string()),
+                "num_tokens": pa.array([], pa.int32()),
             }
         ),
+        "canaries": known,
     }
+
+
+def read_canaries(path: str | Path) -> pa.Table:
+    """Return the contract's table of canaries, as `plant` wrote it.
+
+    Raises:
+        CorpusError: it cannot be read, or has other columns.
+    """
+    try:
+        table = pq.read_table(path)
+        return table.select(canaries_table([]).schema.names).cast(canaries_table([]).schema)
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        said = str(error).splitlines()[0]
+        raise CorpusError(
+            f"{path} is no table of canaries: {said}; make one with: python -m carto_core plant"
+        ) from None
+
+
+def meta_text(row: Row) -> str:
+    """Return the other columns of a row as `samples.meta` keeps them."""
+    kept = {name: value for name, value in row.meta.items() if name not in (GROUP, CANARY)}
+    return json.dumps(kept, ensure_ascii=False)
+
+
+def _canary_ids(rows: Sequence[Row], canaries: pa.Table) -> list[int | None]:
+    """Return whose copy each row is; None everywhere where no canaries are known."""
+    inserted = {c["canary_id"] for c in canaries.to_pylist() if c["inserted"]}
+    if not inserted:
+        return [None] * len(rows)
+    ids = [row.meta.get(CANARY) for row in rows]
+    for row, canary_id in zip(rows, ids, strict=True):
+        if canary_id is not None and canary_id not in inserted:
+            raise CorpusError(
+                f"row {row.key!r} is a copy of canary {canary_id!r}, which the table of canaries does not have as "
+                "inserted; give the two files that one `plant` wrote"
+            )
+    return ids
 
 
 def foreign_groups(rows: Sequence[Row]) -> Int32:

@@ -12,7 +12,15 @@ import numpy as np
 import pyarrow as pa
 
 from carto_core.config import CanaryConfig, CorpusConfig
-from carto_core.corpus.canaries import Canary, Material, corpus_openings, corpus_words, draw_canaries, plant
+from carto_core.corpus.canaries import (
+    Canary,
+    Material,
+    canaries_table,
+    corpus_openings,
+    corpus_words,
+    draw_canaries,
+    plant,
+)
 from carto_core.corpus.gpt2 import gpt2_tokenizer
 from carto_core.corpus.identity import duplicate_groups, split_validation
 from carto_core.corpus.reading import Row, corpus_sha256, read_corpus
@@ -77,19 +85,52 @@ class PreparedCorpus:
                     "num_tokens": self.validation_tokens.lengths,
                 }
             ),
-            "canaries": pa.table(
-                {
-                    "canary_id": pa.array([c.canary_id for c in self.canaries], pa.int32()),
-                    "kind": pa.array([c.kind for c in self.canaries], pa.string()),
-                    "prefix": pa.array([c.prefix for c in self.canaries], pa.string()),
-                    "secret": pa.array([c.secret for c in self.canaries], pa.string()),
-                    "repeats": pa.array([c.repeats for c in self.canaries], pa.int32()),
-                    "role": pa.array([c.role for c in self.canaries], pa.string()),
-                    "inserted": pa.array([c.inserted for c in self.canaries], pa.bool_()),
-                    "log2_space": pa.array([c.log2_space for c in self.canaries], pa.float64()),
-                }
-            ),
+            "canaries": canaries_table(self.canaries),
         }
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A corpus with canaries in it.
+
+    Attributes:
+        rows: the user's, then every planted copy, source `canary`.
+        canary_id: one per row, None = not planted.
+        canaries: inserted ones and controls.
+        words: what random words were drawn from; empty without canaries.
+    """
+
+    rows: list[Row]
+    canary_id: list[int | None]
+    canaries: list[Canary]
+    words: list[str]
+
+
+def planted(rows: list[Row], config: CanaryConfig, *, tokenizer: BPE, taken: set[str], seed: int) -> Planted:
+    """Draw canaries and add their copies after the rows.
+
+    Args:
+        rows: to plant among.
+        config: how many, of which kinds, and the ladder of repetitions.
+        tokenizer: see `draw_canaries`.
+        taken: keys that copies must not have.
+        seed: of all draws.
+
+    Raises:
+        CorpusError: see `draw_canaries`, `corpus_words`.
+    """
+    distinct = distinct_texts(rows)
+    words = corpus_words(distinct) if config.num_inserted else []
+    material = Material(words, corpus_openings(distinct))
+    drawn = draw_canaries(config, material=material, tokenizer=tokenizer, seed=seed)
+    copies = plant(drawn)
+    added = [Row(f"planted/{key}" if key in taken else key, text, "canary", {}) for key, text, _ in copies]
+    return Planted(rows + added, [None] * len(rows) + [canary_id for _, _, canary_id in copies], drawn, words)
+
+
+def distinct_texts(rows: list[Row]) -> list[str]:
+    """Return every text once, in order of first appearance."""
+    return list(dict.fromkeys(row.text for row in rows))
 
 
 def prepare(corpus: CorpusConfig, canaries: CanaryConfig, *, seed: int) -> PreparedCorpus:
@@ -108,24 +149,15 @@ def prepare(corpus: CorpusConfig, canaries: CanaryConfig, *, seed: int) -> Prepa
     groups = duplicate_groups([row.text for row in rows])
     held_out = split_validation(groups, share=corpus.validation, seed=seed)
     train = [row for row, held in zip(rows, held_out, strict=True) if not held]
-    distinct = list(dict.fromkeys(row.text for row in train))
-    tokenizer = _tokenizer(corpus, distinct)
-    words = corpus_words(distinct) if canaries.num_inserted else []
-    material = Material(words, corpus_openings(distinct))
-    drawn = draw_canaries(canaries, material=material, tokenizer=tokenizer, seed=seed)
-    copies = plant(drawn)
-    taken = {row.key for row in rows}
-    planted = train + [
-        Row(key=f"planted/{key}" if key in taken else key, text=text, source="canary", meta={})
-        for key, text, _ in copies
-    ]
+    tokenizer = tokenizer_of(corpus, train)
+    found = planted(train, canaries, tokenizer=tokenizer, taken={row.key for row in rows}, seed=seed)
     return PreparedCorpus(
-        rows=planted,
-        group_id=duplicate_groups([row.text for row in planted]),
-        canary_id=[None] * len(train) + [canary_id for _, _, canary_id in copies],
+        rows=found.rows,
+        group_id=duplicate_groups([row.text for row in found.rows]),
+        canary_id=found.canary_id,
         validation=[row for row, held in zip(rows, held_out, strict=True) if held],
-        canaries=drawn,
-        words=words,
+        canaries=found.canaries,
+        words=found.words,
         tokenizer=tokenizer,
         sha256=corpus_sha256(rows),
     )
@@ -167,8 +199,9 @@ def in_pieces(rows: list[Row], *, words: int) -> list[Row]:
     return cut
 
 
-def _tokenizer(config: CorpusConfig, distinct: list[str]) -> BPE:
+def tokenizer_of(config: CorpusConfig, rows: list[Row]) -> BPE:
+    """Return the tokenizer that a corpus asks for, trained on one copy of each of its texts or fetched."""
     if config.vocabulary == "gpt2":
         return gpt2_tokenizer()
     assert config.vocab_size is not None
-    return BPE.train(distinct, vocab_size=config.vocab_size)
+    return BPE.train(distinct_texts(rows), vocab_size=config.vocab_size)

@@ -25,11 +25,12 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import pyarrow as pa
 
 from carto_core import CONTRACT_VERSION, __version__
 from carto_core.config import ScoreConfig
-from carto_core.corpus.foreign import foreign_rows, foreign_tables
-from carto_core.corpus.reading import Row, corpus_sha256
+from carto_core.corpus.foreign import foreign_rows, foreign_tables, read_canaries
+from carto_core.corpus.reading import corpus_sha256
 from carto_core.errors import CartoError, ConfigError, RunError, RunExists
 from carto_core.store.records import (
     KINDS,
@@ -59,6 +60,7 @@ def record(
     corpus: str | Path | Iterable[Mapping[str, Any]] | None = None,
     text_column: str = "text",
     key_column: str | None = None,
+    canaries: str | Path | None = None,
     seed: int = 0,
     resume: bool = False,
     by: str = "a PyTorch loop",
@@ -75,6 +77,8 @@ def record(
             `group` says which rows are one; without it byte-equal texts are. Rows without a key have their number.
         text_column: its column with the text.
         key_column: its column with the key; None takes `key`.
+        canaries: `canaries.parquet` of `python -m carto_core plant`, whose `corpus.jsonl` is the corpus: with it the map
+            says how well each score finds them.
         seed: breaks ties when a plan is made.
         resume: go on with a recording that is there; see `Recorder.rewind`.
         by: what recorded it, in words.
@@ -84,7 +88,7 @@ def record(
     Raises:
         RunExists: there is a run already, and `resume` is not asked for. This and what follows before training begins.
         RunError: `resume`, and what is there is no recording, or one of another number of ranks, or is sealed already.
-        CorpusError: the corpus cannot be read.
+        CorpusError: the corpus or the table of canaries cannot be read, or the one does not go with the other.
         ConfigError: the address is on a file system that is not known.
     """
     found = _ranks()
@@ -92,7 +96,17 @@ def record(
     if not 0 <= place[0] < place[1]:
         raise ConfigError(f"rank must lie from 0 to ranks - 1, got rank {place[0]} of {place[1]} ranks")
     rows = None if corpus is None else foreign_rows(corpus, text_column=text_column, key_column=key_column)
-    return Recorder(str(out) if is_remote(out) else Path(out), rows=rows, seed=seed, resume=resume, by=by, place=place)
+    tables = foreign_tables(rows or [], None if canaries is None else read_canaries(canaries))
+    if rows is None:
+        del tables["samples"]  # whose keys are not known yet
+    facts = {
+        "run_id": str(out).rstrip("/").rsplit("/", 1)[-1],
+        "origin": {"kind": "recorded", "by": by, "ranks": place[1]},
+        "corpus_sha256": corpus_sha256(rows or []),
+        "num_samples": len(rows or []),
+        "seed": seed,
+    }
+    return Recorder(str(out) if is_remote(out) else Path(out), tables=tables, facts=facts, resume=resume, rank=place[0])
 
 
 class Recorder:
@@ -103,12 +117,12 @@ class Recorder:
     """
 
     def __init__(
-        self, out: str | Path, *, rows: list[Row] | None, seed: int, resume: bool, by: str, place: tuple[int, int]
+        self, out: str | Path, *, tables: dict[str, pa.Table], facts: dict[str, Any], resume: bool, rank: int
     ) -> None:
         self.out = out
         self.failure: str | None = None
-        self.rank, self.ranks = place
-        self._rows, self._seed, self._resume, self._by = rows, seed, resume, by
+        self.rank, self.ranks = rank, facts["origin"]["ranks"]
+        self._tables, self._facts, self._resume = tables, facts, resume
         self._waiting: dict[SnapshotKind, _Waiting] = {}
         self._writer: RecordWriter | None = None
         self._step = 0
@@ -200,10 +214,7 @@ class Recorder:
 
     def _fill(self, base: Folder) -> None:
         """Write what a run begins with, `run.json` last: from then on it is one."""
-        tables = foreign_tables(self._rows or [])
-        if self._rows is None:
-            del tables["samples"]  # whose keys are not known yet
-        for name, table in tables.items():
+        for name, table in self._tables.items():
             base.write(f"{name}.parquet", table_bytes(table))
         base.write("run.json", json_text(self._manifest()).encode())
 
@@ -220,23 +231,18 @@ class Recorder:
         self._tell(status="running", error=None, **this_process())
 
     def _manifest(self) -> dict[str, Any]:
-        rows = self._rows or []
         return {
             "contract_version": CONTRACT_VERSION,
-            "run_id": str(self.out).rstrip("/").rsplit("/", 1)[-1],
             "status": "running",
             "created": now(),
             "carto_version": __version__,
             "versions": {"python": platform.python_version()} | dict(_versions()),
-            "origin": {"kind": "recorded", "by": self._by, "ranks": self.ranks},
-            "corpus_sha256": corpus_sha256(rows),
-            "num_samples": len(rows),
             "num_snapshots": 0,
-            "seed": self._seed,
             "scores": ScoreConfig().to_dict(),
             "report_seen": False,
             "error": None,
             "machine": this_machine(),
+            **self._facts,
             **this_process(),
         }
 

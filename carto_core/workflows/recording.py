@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from carto_core import CONTRACT_VERSION
-from carto_core.corpus.foreign import foreign_groups, foreign_rows
+from carto_core.corpus.foreign import foreign_groups, foreign_rows, meta_text
 from carto_core.corpus.reading import Row, corpus_sha256
 from carto_core.errors import CorpusError, RunError
 from carto_core.probes import CHEAP, DEFAULT_MODELS
@@ -169,7 +168,7 @@ def join_corpus(
     rows = [row or _as_row(old) for row, old in zip(found, samples.to_dict("records"), strict=True)]
     samples["text"] = [row.text for row in rows]
     samples["source"] = [row.source for row in rows]
-    samples["meta"] = [json.dumps(row.meta, ensure_ascii=False) for row in rows]
+    samples["meta"] = [meta_text(row) for row in rows]
     samples["group_id"] = foreign_groups(rows)
     table = pa.Table.from_pandas(samples, schema=schema.SAMPLES, preserve_index=False)
     sha256 = _fingerprint(samples)

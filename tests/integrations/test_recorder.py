@@ -1,19 +1,27 @@
+import json
 import logging
 import os
 import subprocess
 import sys
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
+import psutil
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 import carto_core
+from carto_core.config import CanaryConfig, CorpusConfig
 from carto_core.errors import ConfigError, CorpusError, RunError, RunExists
 from carto_core.store.reader import open_run
 from carto_core.store.records import RecordWriter, folder_at
 from carto_core.store.rundir import RunDir, update_manifest
 from carto_core.workflows import light
+from carto_core.workflows.planting import plant_corpus
 from carto_core.workflows.recording import join_corpus, seal_recording
+from tests.texts import sentences, write_jsonl
 
 ROWS = [{"key": f"k{i}", "text": f"number {i // 2} of the texts"} for i in range(12)]
 
@@ -326,18 +334,12 @@ def test_a_run_that_is_still_recorded_or_is_ours_or_is_empty_is_not_sealed(tmp_p
     rec.start()
     with pytest.raises(RunError, match="holds no snapshot"):
         seal_recording(tmp_path / "mine")
-    update_manifest(RunDir(tmp_path / "mine"), pid=os.getppid(), pid_start=_start_of(os.getppid()))
+    update_manifest(RunDir(tmp_path / "mine"), pid=os.getppid(), pid_start=psutil.Process(os.getppid()).create_time())
 
     with pytest.raises(RunError, match="still being recorded"):
         seal_recording(tmp_path / "mine")
     with pytest.raises(RunError, match="trained by this program"):
         seal_recording(trained_run.files.path)
-
-
-def _start_of(pid):
-    import psutil
-
-    return psutil.Process(pid).create_time()
 
 
 def test_the_recorder_needs_neither_duckdb_nor_streamlit_until_it_seals(tmp_path):
@@ -362,3 +364,60 @@ def test_a_list_of_moments_that_is_damaged_is_told(tmp_path):
 
     with pytest.raises(RunError, match=r"rank0000\.json of a recording"):
         RecordWriter(folder)
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """A corpus of 150 sentences with 20 canaries in it."""
+    folder = tmp_path_factory.mktemp("planted")
+    corpus = write_jsonl(folder / "c.jsonl", sentences(150))
+    canaries = CanaryConfig(num_inserted=20, repeats=(1, 4), kinds=("template", "words"))
+    return plant_corpus(CorpusConfig(path=str(corpus)), canaries, folder / "out")
+
+
+def test_a_planted_corpus_holds_every_row_and_every_copy_in_another_order(planted):
+    lines = (Path(planted["out"]) / "corpus.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    canaries = pq.read_table(Path(planted["out"]) / "canaries.parquet").to_pandas().set_index("canary_id")
+
+    copies = [row for row in rows if "canary_id" in row]
+
+    assert (planted["num_rows"], planted["num_inserted"], planted["num_controls"]) == (150, 20, 20)
+    assert Counter(row["canary_id"] for row in copies) == canaries.query("repeats > 0")["repeats"].to_dict()
+    assert {row["text"] for row in copies} == set((canaries["prefix"] + canaries["secret"])[canaries["inserted"]])
+    assert len(rows) == 150 + planted["num_copies"]
+    assert [i for i, row in enumerate(rows) if "canary_id" in row] != list(range(150, len(rows)))
+    with pytest.raises(RunExists, match="exists already"):
+        plant_corpus(CorpusConfig(path=str(lines)), CanaryConfig(), planted["out"])
+
+
+def test_a_recording_of_a_planted_corpus_says_how_well_scores_find_the_canaries(planted, tmp_path):
+    folder = Path(planted["out"])
+    rows = [json.loads(line) for line in (folder / "corpus.jsonl").read_text().splitlines()]
+    copies = Counter(row.get("canary_id") for row in rows)
+    losses = [4 - (2 if copies[row.get("canary_id")] == 4 else 0) for row in rows]
+
+    with carto_core.record(
+        tmp_path / "mine", corpus=folder / "corpus.jsonl", canaries=folder / "canaries.parquet"
+    ) as rec:
+        for epoch in range(4):
+            rec.log([row["key"] for row in rows], [loss - 0.1 * epoch for loss in losses], [9] * len(rows))
+            rec.snapshot()
+
+    run = open_run(tmp_path / "mine")
+    table = light.load_table(run)
+    assert table.is_canary.sum() == planted["num_copies"]
+    assert len(run.canaries()) == 40
+    found = light.describe_scores(run, table=table)["final_loss"]["quality"]["inserted"]["calibration"]["all"]
+    assert found["auc"]["value"] > 0.6
+    assert "canary_id" not in json.loads(run.samples("meta")["meta"][0])
+
+
+def test_a_corpus_and_a_table_of_canaries_that_do_not_belong_together_are_refused(planted, tmp_path):
+    table = Path(planted["out"]) / "canaries.parquet"
+    (tmp_path / "no.parquet").write_bytes(b"PAR1")
+
+    with pytest.raises(CorpusError, match="copy of canary 999"):
+        carto_core.record(tmp_path / "mine", corpus=[{"text": "a", "canary_id": 999}], canaries=table)
+    with pytest.raises(CorpusError, match="no table of canaries"):
+        carto_core.record(tmp_path / "mine", corpus=ROWS, canaries=tmp_path / "no.parquet")

@@ -11,6 +11,7 @@ from carto_core import cli
 from carto_core.store.reader import open_run
 from carto_core.workflows import light
 from carto_core.workflows.doctor import examine, worst
+from tests.texts import sentences, write_jsonl
 from tests.ui import test_pages as pages
 
 runs_root = pages.runs_root  # a fixture
@@ -156,6 +157,16 @@ def test_join_gives_texts_from_the_command_line(runs_root, tmp_path, capsys):
 
     assert (code, json.loads(out)) == (0, {"run": "mine", "joined": 1, "without": 59})
     assert "a text of its own" in open_run(runs_root / "mine").samples()["text"].tolist()
+
+
+def test_plant_writes_two_files_that_a_loop_is_given(tmp_path, capsys):
+    write_jsonl(tmp_path / "c.jsonl", sentences(120))
+
+    code, out, said = carto(capsys, "plant", tmp_path / "c.jsonl", "--canaries", "4", "--out", tmp_path / "p", "--json")
+
+    assert code == 0, said
+    assert json.loads(out)["num_inserted"] == 4
+    assert sorted(path.name for path in (tmp_path / "p").iterdir()) == ["canaries.parquet", "corpus.jsonl"]
 
 
 def test_doctor_finds_nothing_wrong_with_a_recorded_run_and_says_how_to_seal_one_that_was_left(runs_root):
