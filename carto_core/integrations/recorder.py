@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,10 +25,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from carto_core import CONTRACT_VERSION, __version__
-from carto_core.config import ScoreConfig
-from carto_core.corpus.foreign import foreign_rows, foreign_tables
-from carto_core.corpus.reading import Row, corpus_sha256
+from carto_core.corpus.foreign import foreign_rows
+from carto_core.corpus.reading import Row
 from carto_core.errors import CartoError, ConfigError, RunError, RunExists
 from carto_core.store.records import (
     KINDS,
@@ -37,13 +34,13 @@ from carto_core.store.records import (
     LocalFolder,
     RecordWriter,
     Visits,
+    begin_recording,
     folder_at,
     is_remote,
     read_moments,
 )
-from carto_core.store.rundir import RunDir, json_text, making_run, now, this_machine, this_process, update_manifest
+from carto_core.store.rundir import RunDir, json_text, making_run, this_process, update_manifest
 from carto_core.store.shapes import parse_json
-from carto_core.store.writer import table_bytes
 from carto_core.types import SnapshotKind
 
 MOST_WAITING = 512  # batches that may lie on the device; moving them all is one wait for it
@@ -196,13 +193,14 @@ class Recorder:
         self._fill(base)
 
     def _fill(self, base: Folder) -> None:
-        """Write what a run begins with, `run.json` last: from then on it is one."""
-        tables = foreign_tables(self._rows or [])
-        if self._rows is None:
-            del tables["samples"]  # whose keys are not known yet
-        for name, table in tables.items():
-            base.write(f"{name}.parquet", table_bytes(table))
-        base.write("run.json", json_text(self._manifest()).encode())
+        begin_recording(
+            base,
+            self._rows,
+            run_id=str(self.out).rstrip("/").rsplit("/", 1)[-1],
+            origin={"kind": "recorded", "by": self._by, "ranks": self.ranks},
+            versions=dict(_versions()),
+            seed=self._seed,
+        )
 
     def _require_resumable(self, base: Folder) -> None:
         origin = parse_json(base.read("run.json").decode()).get("origin") or {}
@@ -215,27 +213,6 @@ class Recorder:
                 "folder"
             )
         self._tell(status="running", error=None, **this_process())
-
-    def _manifest(self) -> dict[str, Any]:
-        rows = self._rows or []
-        return {
-            "contract_version": CONTRACT_VERSION,
-            "run_id": str(self.out).rstrip("/").rsplit("/", 1)[-1],
-            "status": "running",
-            "created": now(),
-            "carto_version": __version__,
-            "versions": {"python": platform.python_version()} | dict(_versions()),
-            "origin": {"kind": "recorded", "by": self._by, "ranks": self.ranks},
-            "corpus_sha256": corpus_sha256(rows),
-            "num_samples": len(rows),
-            "num_snapshots": 0,
-            "seed": self._seed,
-            "scores": ScoreConfig().to_dict(),
-            "report_seen": False,
-            "error": None,
-            "machine": this_machine(),
-            **this_process(),
-        }
 
     def _tell(self, **facts: Any) -> None:
         """Write into `run.json` what became of the run; only the first rank does."""
