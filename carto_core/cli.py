@@ -34,6 +34,7 @@ from carto_core.probes import DEFAULT_MODELS, PROBES
 from carto_core.quadrants import QUADRANTS, Cuts
 from carto_core.rules import OPS
 from carto_core.selection import combine_selections, read_polygon_file
+from carto_core.store.columns import Layout, Named
 from carto_core.store.reader import Run, open_run
 from carto_core.store.rundir import readable_runs, resolve_runs_root
 from carto_core.tasks import TASKS, find_size, model_config
@@ -299,6 +300,57 @@ def corpus(*, name: str | None, out: Path | None, as_json: bool) -> None:
     fetched = fetch_corpus(name, out)
     line = f"{fetched.path}: {fetched.num_samples:,} samples, {fetched.num_characters:,} characters, SHA-256 {fetched.sha256}"
     _show({"name": name} | fetched.to_dict(), "\n".join([line, *fetched.notes]), as_json=as_json)
+
+
+@cli.command(name="import")
+@click.argument("path", metavar="PATH")
+@click.option("--key-column", "key", default=None, help="Whose loss it is.")
+@click.option("--snapshot-column", "snapshot", default=None, help="Epoch or step; of a file with one row a loss.")
+@click.option("--loss-column", "loss", default=None, help="Nats per token; of a file with one row a loss.")
+@click.option("--tokens-column", "tokens", default=None, help="Tokens behind each loss (default: 1 each).")
+@click.option("--wide", default=None, metavar="PATTERN", help="Columns of a file with one row a key, such as 'loss_*'.")
+@click.option("--during", is_flag=True, help="Losses were noted as samples went by, not under the same weights.")
+@click.option("--corpus", default=None, metavar="PATH", help="The texts, joined by key (default: none).")
+@click.option("--text-column", default="text", show_default=True, help="Of the corpus.")
+@click.option("--corpus-key-column", default=None, help="Of the corpus (default: `key`).")
+@click.option("--yes", is_flag=True, help="Take what is guessed of the columns without asking.")
+@click.option("--out", required=True, type=OUT, help="The run directory; its name is the run id.")
+@json_option
+def import_losses(
+    *,
+    path: str,
+    out: Path,
+    as_json: bool,
+    yes: bool,
+    key: str | None,
+    snapshot: str | None,
+    loss: str | None,
+    tokens: str | None,
+    wide: str | None,
+    **how: Any,
+) -> None:
+    """Make a run of losses that another program logged: Parquet, CSV or JSONL, long or wide, or cartography's dynamics."""
+    from carto_core.workflows.importing import guess_layout, import_run
+
+    named = Named(key=key, snapshot=snapshot, loss=loss, tokens=tokens, wide=wide)
+    layout = guess_layout(path, named)
+    if not as_json:
+        print("\n".join(map(one_line, layout.lines())))
+    if not (yes or named.is_whole):
+        _confirm_columns(layout, as_json=as_json)
+    result = import_run(path, out, layout, **how)
+    line = f"{result['run']}: {result['num_samples']:,} samples, {result['num_snapshots']} snapshots"
+    _show(result, "\n".join([line, *result["notes"]]), as_json=as_json)
+
+
+def _confirm_columns(layout: Layout, *, as_json: bool) -> None:
+    if as_json or not sys.stdin.isatty():
+        raise ConfigError(
+            "import needs --yes where nobody can be asked whether the columns are guessed right "
+            f"({'; '.join(' '.join(line.split()) for line in layout.lines())}), or their names by flags"
+        )
+    if not click.confirm("Is that right?"):
+        raise Cancelled("nothing was imported; name the columns by flags")
 
 
 @cli.command()

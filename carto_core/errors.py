@@ -4,6 +4,7 @@
   x ConfigError        a setting is missing, unknown or out of range
   x UnknownNameError   a registry was asked for a name it does not have
   x CorpusError        a corpus cannot be read, or breaks a rule (duplicate keys, no text, ...)
+  x TrajectoryError    losses that another program logged cannot be read, or their columns not told apart
   x RunError
     + RunNotFound      no such run directory or run id
     + RunNotSealed     the run is still being written
@@ -47,6 +48,10 @@ class UnknownNameError(CartoError):
 
 class CorpusError(CartoError):
     """A corpus cannot be read, or breaks a rule."""
+
+
+class TrajectoryError(CartoError):
+    """Losses that another program logged cannot be read, or their columns not told apart."""
 
 
 class RunError(CartoError):

@@ -137,16 +137,16 @@ def _row_of(record: dict[str, Any], *, number: int, path: Path, config: CorpusCo
         raise CorpusError(too_long(where, len(text)))
     key_column = config.key_column or "key"
     if config.key_column or record.get("key") is not None:
-        key = _name(_column(record, key_column, where=where, flag="--key-column"), f"{where}: column {key_column!r}")
+        key = as_name(_column(record, key_column, where=where, flag="--key-column"), f"{where}: column {key_column!r}")
     else:
         key = f"{path.name}/{number}"
-    source = path.stem if record.get("source") in (None, "") else _name(record["source"], f"{where}: column 'source'")
+    source = path.stem if record.get("source") in (None, "") else as_name(record["source"], f"{where}: column 'source'")
     taken = {config.text_column, key_column, "source", "meta"}
     nested = record.get("meta")
     meta = dict(nested) if isinstance(nested, dict) else {} if nested is None else {"meta": nested}
     meta |= {name: value for name, value in record.items() if name not in taken and value is not None}
     for value, what in ((text, f"column {config.text_column!r}"), (key, "its key"), (source, "its source")):
-        _require_characters(value, f"{where}: {what}")
+        require_characters(value, f"{where}: {what}")
     return Row(key=key, text=text, source=source, meta=_json_ready(meta, where))
 
 
@@ -159,8 +159,12 @@ def _column(record: dict[str, Any], name: str, *, where: str, flag: str) -> Any:
     return value
 
 
-def _name(value: Any, where: str) -> str:
-    """Return a key or source as text; numbers are read as they are written."""
+def as_name(value: Any, where: str) -> str:
+    """Return a key or source as text; numbers are read as they are written.
+
+    Raises:
+        CorpusError: it is neither, or is empty, or too long.
+    """
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal | UUID | date):
         raise CorpusError(f"{where} holds {type(value).__name__}; a text or a number is wanted")
     if isinstance(value, str) and not value.strip():
@@ -170,7 +174,7 @@ def _name(value: Any, where: str) -> str:
     return str(value)
 
 
-def _require_characters(text: str, where: str) -> None:
+def require_characters(text: str, where: str) -> None:
     """Raise CorpusError where a text holds half a surrogate pair, which is no character and no file could hold."""
     try:
         text.encode()
@@ -206,6 +210,16 @@ def _require_unique_keys(rows: list[Row], config: CorpusConfig) -> None:
 
 def _read_jsonl(path: Path, config: CorpusConfig, budget: Budget) -> Iterator[dict[str, Any]]:
     budget.spend_file(path)
+    yield from json_lines(path)
+
+
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a file with one JSON object a line; blank lines are passed over.
+
+    Raises:
+        CorpusError: a line is no JSON object, or names something twice.
+        UnicodeDecodeError, OSError: the file cannot be read.
+    """
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():

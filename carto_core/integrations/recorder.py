@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,12 +24,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import pyarrow as pa
 
-from carto_core import CONTRACT_VERSION, __version__
-from carto_core.config import ScoreConfig
-from carto_core.corpus.foreign import foreign_rows, foreign_tables, read_canaries
-from carto_core.corpus.reading import corpus_sha256
+from carto_core.corpus.foreign import foreign_rows, read_canaries
 from carto_core.errors import CartoError, ConfigError, RunError, RunExists
 from carto_core.store.records import (
     KINDS,
@@ -38,13 +33,13 @@ from carto_core.store.records import (
     LocalFolder,
     RecordWriter,
     Visits,
+    begin_recording,
     folder_at,
     is_remote,
     read_moments,
 )
-from carto_core.store.rundir import RunDir, json_text, making_run, now, this_machine, this_process, update_manifest
+from carto_core.store.rundir import RunDir, json_text, making_run, this_process, update_manifest
 from carto_core.store.shapes import parse_json
-from carto_core.store.writer import table_bytes
 from carto_core.types import SnapshotKind
 
 MOST_WAITING = 512  # batches that may lie on the device; moving them all is one wait for it
@@ -96,17 +91,16 @@ def record(
     if not 0 <= place[0] < place[1]:
         raise ConfigError(f"rank must lie from 0 to ranks - 1, got rank {place[0]} of {place[1]} ranks")
     rows = None if corpus is None else foreign_rows(corpus, text_column=text_column, key_column=key_column)
-    tables = foreign_tables(rows or [], None if canaries is None else read_canaries(canaries))
-    if rows is None:
-        del tables["samples"]  # whose keys are not known yet
-    facts = {
+    begins_with = {
+        "rows": rows,
+        "canaries": None if canaries is None else read_canaries(canaries),
         "run_id": str(out).rstrip("/").rsplit("/", 1)[-1],
         "origin": {"kind": "recorded", "by": by, "ranks": place[1]},
-        "corpus_sha256": corpus_sha256(rows or []),
-        "num_samples": len(rows or []),
+        "versions": dict(_versions()),
         "seed": seed,
     }
-    return Recorder(str(out) if is_remote(out) else Path(out), tables=tables, facts=facts, resume=resume, rank=place[0])
+    where = str(out) if is_remote(out) else Path(out)
+    return Recorder(where, begins_with=begins_with, resume=resume, rank=place[0])
 
 
 class Recorder:
@@ -116,13 +110,11 @@ class Recorder:
         failure: why recording stopped, in one sentence; None while all is well.
     """
 
-    def __init__(
-        self, out: str | Path, *, tables: dict[str, pa.Table], facts: dict[str, Any], resume: bool, rank: int
-    ) -> None:
+    def __init__(self, out: str | Path, *, begins_with: dict[str, Any], resume: bool, rank: int) -> None:
         self.out = out
         self.failure: str | None = None
-        self.rank, self.ranks = rank, facts["origin"]["ranks"]
-        self._tables, self._facts, self._resume = tables, facts, resume
+        self.rank, self.ranks = rank, begins_with["origin"]["ranks"]
+        self._begins_with, self._resume = begins_with, resume
         self._waiting: dict[SnapshotKind, _Waiting] = {}
         self._writer: RecordWriter | None = None
         self._step = 0
@@ -206,17 +198,11 @@ class Recorder:
         if isinstance(self.out, Path):
             with making_run(self.out) as run:
                 run.records.mkdir()
-                self._fill(LocalFolder(run.path))
+                begin_recording(LocalFolder(run.path), **self._begins_with)
             return
         if base.names():
             raise RunExists(f"{self.out} exists already; choose another folder, or go on with resume=True")
-        self._fill(base)
-
-    def _fill(self, base: Folder) -> None:
-        """Write what a run begins with, `run.json` last: from then on it is one."""
-        for name, table in self._tables.items():
-            base.write(f"{name}.parquet", table_bytes(table))
-        base.write("run.json", json_text(self._manifest()).encode())
+        begin_recording(base, **self._begins_with)
 
     def _require_resumable(self, base: Folder) -> None:
         origin = parse_json(base.read("run.json").decode()).get("origin") or {}
@@ -229,22 +215,6 @@ class Recorder:
                 "folder"
             )
         self._tell(status="running", error=None, **this_process())
-
-    def _manifest(self) -> dict[str, Any]:
-        return {
-            "contract_version": CONTRACT_VERSION,
-            "status": "running",
-            "created": now(),
-            "carto_version": __version__,
-            "versions": {"python": platform.python_version()} | dict(_versions()),
-            "num_snapshots": 0,
-            "scores": ScoreConfig().to_dict(),
-            "report_seen": False,
-            "error": None,
-            "machine": this_machine(),
-            **self._facts,
-            **this_process(),
-        }
 
     def _tell(self, **facts: Any) -> None:
         """Write into `run.json` what became of the run; only the first rank does."""

@@ -173,9 +173,10 @@ class Run:
             float32[S, n], nats per token, snapshots in order by samples (in order of id, or as given); NaN = not seen.
         """
         snapshots = self.snapshots(kind)["snapshot"].to_numpy()
-        if sample_ids is None:
+        if sample_ids is None and not self.has_records:
             return self._all_trajectories(snapshots)
-        ids = np.asarray(sample_ids, np.int32)
+        # Records are reduced anew by every query, so they are asked once, for all snapshots.
+        ids = np.arange(self.num_samples, dtype=np.int32) if sample_ids is None else np.asarray(sample_ids, np.int32)
         losses = np.full((len(snapshots), len(ids)), np.nan, np.float32)
         wanted = pd.DataFrame({"sample_id": ids, "place": np.arange(len(ids))})
         with self._connect() as con:

@@ -10,17 +10,24 @@ Needs pyarrow only, and fsspec for other file systems.
 from __future__ import annotations
 
 import json
+import platform
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from carto_core import CONTRACT_VERSION, __version__
+from carto_core.config import ScoreConfig
+from carto_core.corpus.foreign import foreign_tables
+from carto_core.corpus.reading import Row, corpus_sha256
 from carto_core.errors import ConfigError, DiskError, RunCorrupt
-from carto_core.store.rundir import RunDir, replacing
+from carto_core.store.rundir import RunDir, json_text, now, replacing, this_machine, this_process
 from carto_core.store.shapes import COUNT, SECONDS, Kind, among, parse_json, problem_of
 from carto_core.store.writer import table_bytes
 from carto_core.types import Float32, Int32, Snapshot, SnapshotKind
@@ -35,9 +42,10 @@ RECORD = pa.schema(
         ("num_tokens", pa.int32()),
     ]
 )
+MOST_MOMENTS = 2**14  # each may be two snapshots, and those are counted in 16 bits
 KINDS: tuple[SnapshotKind, ...] = ("during", "after")  # in this order where a moment has both
 MOMENT = {
-    "moment": Kind("a number from 0 to 16383", lambda value: COUNT.fits(value) and value < 2**14),
+    "moment": Kind(f"a number below {MOST_MOMENTS:,}", lambda value: COUNT.fits(value) and value < MOST_MOMENTS),
     "step": COUNT,
     "epoch": SECONDS,
     "wall_s": SECONDS,
@@ -274,6 +282,56 @@ def read_moments(folder: Folder, rank: int) -> list[dict[str, Any]]:
     if problem:
         raise RunCorrupt(f"{name} of a recording: {problem}; {CURE}")
     return found["moments"]
+
+
+def begin_recording(
+    base: Folder,
+    rows: list[Row] | None,
+    *,
+    canaries: pa.Table | None = None,
+    run_id: str,
+    origin: Mapping[str, Any],
+    versions: Mapping[str, str] = MappingProxyType({}),
+    seed: int = 0,
+) -> None:
+    """Write what a run of foreign losses begins with, `run.json` last: from then on it is one.
+
+    Args:
+        base: the run directory.
+        rows: its corpus; None where the keys are not known yet.
+        canaries: see `foreign_tables`.
+        run_id: the directory's name.
+        origin: where the losses come from; see the contract.
+        versions: of the libraries that made them.
+        seed: breaks ties when a plan is made.
+
+    Raises:
+        CorpusError: see `foreign_tables`.
+    """
+    tables = foreign_tables(rows or [], canaries)
+    if rows is None:
+        del tables["samples"]
+    for name, table in tables.items():
+        base.write(f"{name}.parquet", table_bytes(table))
+    manifest = {
+        "contract_version": CONTRACT_VERSION,
+        "run_id": run_id,
+        "status": "running",
+        "created": now(),
+        "carto_version": __version__,
+        "versions": {"python": platform.python_version(), **versions},
+        "origin": dict(origin),
+        "corpus_sha256": corpus_sha256(rows or []),
+        "num_samples": len(rows or []),
+        "num_snapshots": 0,
+        "seed": seed,
+        "scores": ScoreConfig().to_dict(),
+        "report_seen": False,
+        "error": None,
+        "machine": this_machine(),
+        **this_process(),
+    }
+    base.write("run.json", json_text(manifest).encode())
 
 
 def copy_records(source: Folder, target: Folder, *, ranks: int) -> None:

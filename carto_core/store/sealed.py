@@ -34,7 +34,7 @@ def seal(run: RunDir, meta: Mapping[str, str | None]) -> None:
     """
     live = Run(run)
     snapshots = live.snapshots()
-    with replacing(run.database) as temporary, _writing_database(temporary) as con:
+    with replacing(run.database) as temporary, writing_database(temporary) as con:
         for name in ("samples", "validation", "canaries"):
             con.read_parquet(str(run.table(name))).create(name)
         con.execute("alter table samples alter meta type JSON")
@@ -111,13 +111,13 @@ def _changing(run: RunDir, meta: Mapping[str, str | None]) -> Iterator[duckdb.Du
     """Yield a connection to a copy of the sealed file, which takes its place once it is changed."""
     with replacing(run.database) as temporary:
         shutil.copyfile(run.database, temporary)
-        with _writing_database(temporary) as con:
+        with writing_database(temporary) as con:
             yield con
             _put_meta(con, meta)
 
 
 @contextmanager
-def _writing_database(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def writing_database(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a connection to a database under its temporary name, and leave all of it in that one file.
 
     To close a connection writes the log into the file, and says nothing if that fails: a full disk would go unnoticed, and

@@ -14,9 +14,10 @@ from carto_core import cli
 from carto_core.store.reader import Run, open_run
 from tests import tiny
 
-COMMAND, CORPUS, FILES, RUNS, ADDRESS, PAGES = (
+COMMAND, CORPUS, TRAJECTORIES, FILES, RUNS, ADDRESS, PAGES = (
     "command line",
     "corpus",
+    "losses to import",
     "files of the contract",
     "run directory",
     "address",

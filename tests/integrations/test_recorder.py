@@ -418,6 +418,6 @@ def test_a_corpus_and_a_table_of_canaries_that_do_not_belong_together_are_refuse
     (tmp_path / "no.parquet").write_bytes(b"PAR1")
 
     with pytest.raises(CorpusError, match="copy of canary 999"):
-        carto_core.record(tmp_path / "mine", corpus=[{"text": "a", "canary_id": 999}], canaries=table)
+        carto_core.record(tmp_path / "mine", corpus=[{"text": "a", "canary_id": 999}], canaries=table).start()
     with pytest.raises(CorpusError, match="no table of canaries"):
         carto_core.record(tmp_path / "mine", corpus=ROWS, canaries=tmp_path / "no.parquet")
