@@ -72,7 +72,6 @@ def resume(run: Run) -> None:
     if run.status in ("running", "complete") or (job is not None and jobs.is_active(job)):
         return
     command = ["seal", str(run.files.path)] if run.is_foreign else ["train", "--resume", "--out", str(run.files.path)]
-    tell_failure(job)
     first, second = st.columns([2, 7], vertical_alignment="center")
     if first.button(label, key=f"resume_{run.run_id}", type="primary", width="stretch"):
         with told():
