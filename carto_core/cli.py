@@ -5,6 +5,7 @@ Exit code 0 done, 2 the user's mistake (one clear line), 1 ours. With --json exa
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import sys
@@ -26,6 +27,7 @@ from carto_core.config import (
 )
 from carto_core.corpus.catalog import CATALOG, corpus_file
 from carto_core.corpus.fetching import fetch_corpus
+from carto_core.engine.executors import EXECUTORS, Executor, LocalExecutor, open_executor
 from carto_core.errors import Cancelled, CartoError, ConfigError
 from carto_core.export import EXPORTS
 from carto_core.interventions import DEFAULT_ALPHA, DEFAULT_GAMMA
@@ -132,6 +134,34 @@ def _canary_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ):
         function = decorate(function)
     return function
+
+
+def _executor_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a verb that trains many models --executor, --address and --workers; it gets an `Executor`."""
+
+    @functools.wraps(function)
+    def opened(*, executor: str, address: str | None, workers: int | None, **options: Any) -> Any:
+        with open_executor(executor, address=address, workers=workers) as found:
+            return function(executor=found, **options)
+
+    places = "; ".join(f"{kind.name}: {kind.title}" for kind in EXECUTORS.values())
+    for decorate in (
+        click.option(
+            "--workers", type=int, default=None, help="Trainings at a time (default: all that there is room for)."
+        ),
+        click.option(
+            "--address", default=None, metavar="HOST:PORT", help="Of the cluster's head, with --executor ray."
+        ),
+        click.option(
+            "--executor",
+            type=click.Choice(list(EXECUTORS)),
+            default="local",
+            show_default=True,
+            help=f"Where models are trained. {places}.",
+        ),
+    ):
+        opened = decorate(opened)
+    return opened
 
 
 SIZES = tuple(dict.fromkeys(size for task in TASKS.values() for size in task.sizes))
@@ -462,11 +492,12 @@ def _score_line(facts: Result) -> str:
     default=None,
     help="Train more fold models until this split-half reliability is reached.",
 )
+@_executor_options
 def probe(*, run: str, runs_root: str | None, as_json: bool, names: tuple[str, ...], **how: Any) -> None:
     """Run the passes and train the models that some scores and truths need; without a NAME, all of them."""
     opened = open_run(run, runs_root)
     minutes = light.probe_minutes(opened, names, models=how["models"])
-    print(f"about {max(minutes, 0.1):.1f} minutes", file=sys.stderr)
+    print(f"about {max(minutes, 0.1):.1f} minutes{_elsewhere(how['executor'])}", file=sys.stderr)
     from carto_core.workflows.probing import probe_run
 
     result = probe_run(opened, names, **how)
@@ -582,9 +613,13 @@ def _planned(
     return light.plan_action(run, light.read_selection(run, selection), action=action, factor=factor)
 
 
+def _elsewhere(executor: Executor) -> str:
+    return "" if isinstance(executor, LocalExecutor) else " if all of it were done on this machine"
+
+
 @cli.command()
 @_run_command
-@click.argument("plan_dir", metavar="PLAN_DIR")
+@click.argument("plan_dirs", metavar="PLAN_DIR...", nargs=-1, required=True)
 @click.option("--seeds", type=int, default=3, show_default=True)
 @click.option("--equal", type=click.Choice(["steps", "epochs"]), default="steps", show_default=True)
 @click.option(
@@ -595,17 +630,27 @@ def _planned(
     help="End once plan - control is known within +- W, such as 0.05.",
 )
 @click.option("--oracle", is_flag=True, help="Also retrain without as many rows, chosen by who knows the canaries.")
-@click.option("--out", default=None, type=OUT)
-def measure(*, run: str, runs_root: str | None, as_json: bool, plan_dir: str, out: Path | None, **how: Any) -> None:
-    """Retrain under a plan, a random control of its size and without duplicates, over several seeds."""
-    from carto_core.workflows.measuring import measure_plan
+@click.option("--out", default=None, type=OUT, help="Of one plan alone (default: RUN/previews/HASH).")
+@_executor_options
+def measure(
+    *, run: str, runs_root: str | None, as_json: bool, plan_dirs: tuple[str, ...], out: Path | None, **how: Any
+) -> None:
+    """Retrain under a plan, a random control of its size and without duplicates, over several seeds; or a sweep of plans."""
+    from carto_core.workflows.measuring import measure_plans
 
-    result = measure_plan(open_run(run, runs_root), plan_dir, out=out, **how)
-    lines = [
+    measured = measure_plans(open_run(run, runs_root), plan_dirs, out=out, **how)
+    if len(measured) == 1:
+        _show(measured[0], "\n".join(_effect_lines(measured[0])), as_json=as_json)
+        return
+    lines = [line for one in measured for line in (f"plan {one['plan_sha256'][:16]}", *_effect_lines(one))]
+    _show({"plans": measured}, "\n".join(lines), as_json=as_json)
+
+
+def _effect_lines(measured: Result) -> list[str]:
+    return [
         f"{e['metric']}: {e['arm']} - {e['against']} = {_number(e['estimate'])} [{_number(e['low'])}, {_number(e['high'])}]"
-        for e in result["effects"]
+        for e in measured["effects"]
     ]
-    _show(result, "\n".join(lines), as_json=as_json)
 
 
 @cli.command()
@@ -683,6 +728,7 @@ def retrain(
     "--target", type=float, default=rounds.DEFAULT_TARGET, show_default=True, help="Calibration canaries given away."
 )
 @click.option("--seeds", type=int, default=3, show_default=True)
+@_executor_options
 def clean(*, run: str, runs_root: str | None, as_json: bool, **how: Any) -> None:
     """Cut, retrain, look at the new map and cut again, until little is given away or the budget is spent."""
     from carto_core.workflows.cleaning import clean_run

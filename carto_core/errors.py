@@ -15,6 +15,7 @@
   x PlanError          an intervention that cannot be made, or a plan file that is damaged
   x CompareError       two runs that have nothing to compare
   x JobError           a job that cannot be started or cancelled
+  x ExecutorError      a cluster that cannot be used, or whose workers died
   x DiskError          a file that the machine does not let us write: no room, no permission
   x Cancelled          the user stopped the work; nothing is broken
 
@@ -103,6 +104,10 @@ class CompareError(CartoError):
 
 class JobError(CartoError):
     """A job that cannot be started or cancelled."""
+
+
+class ExecutorError(CartoError):
+    """A cluster that cannot be used, or whose workers died."""
 
 
 class DiskError(CartoError):

@@ -137,7 +137,7 @@ class Told:
 def _watch(waiting: list[Future[None]], paths: list[Path], stage: str, progress: Progress) -> None:
     """Wait for all pieces, telling progress; raise what a piece raised."""
     while True:
-        shares = [1.0 if path.is_file() else _share_done(path) for path in paths]
+        shares = [1.0 if path.is_file() else share_done(path) for path in paths]
         progress(stage, sum(shares), len(paths))
         for result in waiting:
             if result.done():
@@ -147,7 +147,8 @@ def _watch(waiting: list[Future[None]], paths: list[Path], stage: str, progress:
         time.sleep(POLL_S)
 
 
-def _share_done(path: Path) -> float:
+def share_done(path: Path) -> float:
+    """Return how much of a piece is done, 0 to 1, as `Told` wrote it down beside `path`; 0 where it has not yet."""
     line = last_progress(_progress_path(path))
     return 0.0 if line is None else float(line["done"]) / float(line["total"])
 

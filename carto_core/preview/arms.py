@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -160,15 +160,22 @@ def _draw_rows(affected: np.ndarray, num_tokens: Int32, rng: np.random.Generator
     return np.concatenate(rows), np.concatenate(givers)
 
 
-def expected_minutes(run: Run, arms: list[Arm]) -> float:
+def expected_minutes(run: Run, arms: list[Arm], *, at_a_time: Callable[[dict[str, Any]], int] = num_workers) -> float:
     """Return about how long the arms that are not cached will take, in minutes.
 
     From the median of the arms that were trained before, else from the base run without its snapshots.
+
+    Args:
+        run: the base run.
+        arms: of one plan or of many; an arm that several need counts once.
+        at_a_time: how many are trained at a time, given the run's manifest; not asked where all are cached.
     """
-    missing = [arm for arm in arms if not arm.path(run).is_file()]
+    missing = {path for arm in arms if not (path := arm.path(run)).is_file()}
+    if not missing:
+        return 0.0
     done = (run.files.previews / "arms").glob("*.json")
     known = [read_json(path, {"wall_s": SECONDS}, cure=MEASURE_CURE)["wall_s"] for path in done]
     manifest = run.manifest
     seconds = float(np.median(known)) if known else manifest["train_s"] - manifest["measure_s"]
-    rounds = -(-len(missing) // num_workers(manifest))
+    rounds = -(-len(missing) // at_a_time(manifest))
     return seconds * rounds / 60

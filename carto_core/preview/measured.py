@@ -14,9 +14,10 @@ from carto_core.audits.membership import audit_membership
 from carto_core.audits.perplexity import audit_perplexity
 from carto_core.audits.subject import Subject
 from carto_core.config import RunConfig
+from carto_core.engine.executors import LOCAL, Executor
 from carto_core.engine.loop import train
 from carto_core.engine.run_corpus import load_run_corpus
-from carto_core.engine.side_by_side import Told, num_workers, run_side_by_side
+from carto_core.engine.side_by_side import Told
 from carto_core.preview.arms import Arm
 from carto_core.preview.effects import MEASURE_CURE, RESULT, effects_of
 from carto_core.store.reader import Run, open_run
@@ -27,30 +28,35 @@ from carto_core.types import ROLES, Progress
 Facts = dict[str, Any]
 
 
-def measure_arms(run_path: Path, arms: list[Arm], *, progress: Progress) -> dict[str, Any]:
-    """Train and audit the arms that are not cached, one process a core, and return `measure.json`'s content.
+def measure_arms(run_path: Path, arms: list[Arm], *, progress: Progress, executor: Executor = LOCAL) -> dict[str, Any]:
+    """Train and audit the arms that are not cached, and return `measure.json`'s content; see `train_arms`."""
+    train_arms(run_path, arms, progress=progress, executor=executor)
+    return measured_so_far(open_run(run_path), arms)
+
+
+def train_arms(run_path: Path, arms: list[Arm], *, progress: Progress, executor: Executor = LOCAL) -> None:
+    """Train and audit the arms that are not cached; one that several plans need is trained once.
 
     Args:
         run_path: the base run's directory.
-        arms: see `arms_of`.
-        progress: see `run_side_by_side`.
+        arms: see `arms_of`; of one plan or of many.
+        progress: see `Executor`.
+        executor: where they are trained.
     """
     run = open_run(run_path)
     by_path = {arm.path(run): arm for arm in arms}
-    run_side_by_side(
-        train_arm,
-        [(run_path, arm) for arm in by_path.values()],
-        list(by_path),
-        workers=num_workers(run.manifest),
-        stage="retraining",
-        progress=progress,
-    )
+    pieces = [(arm,) for arm in by_path.values()]
+    executor(train_arm, run_path, pieces, list(by_path), stage="retraining", progress=progress)
+
+
+def measured_so_far(run: Run, arms: list[Arm]) -> dict[str, Any]:
+    """Return `arms` and `effects` as `measure.json` holds them, of those arms of one plan that are there."""
     results = results_so_far(run, arms)
     return {"arms": results, "effects": effects_of(results)}
 
 
 def results_so_far(run: Run, arms: list[Arm]) -> list[dict[str, Any]]:
-    """Return the results of those arms that are there, in order, as `measure_arms` does."""
+    """Return the results of those arms that are there, in the order given."""
     return [_read(arm, path) for arm in arms if (path := arm.path(run)).is_file()]
 
 

@@ -17,7 +17,7 @@ from carto_core.config import RunConfig
 from carto_core.corpus.near_duplicates import near_duplicates
 from carto_core.engine.loop import train
 from carto_core.engine.run_corpus import RunCorpus, load_run_corpus
-from carto_core.engine.side_by_side import Told, num_workers, run_side_by_side
+from carto_core.engine.side_by_side import Told
 from carto_core.probes.probing import Probing
 from carto_core.store.folds import (
     Folds,
@@ -92,11 +92,11 @@ def _all_folds(probing: Probing) -> Folds:
     pieces = [(pair, side) for pair in range(probing.models // 2) for side in (0, 1)]
     unit = fold_units(probing.corpus, near_duplicates(probing.corpus.texts).group_id)
     paths = [probing.folder / f"half-{pair:03d}-{side}.npz" for pair, side in pieces]
-    run_side_by_side(
+    probing.executor(
         _train_fold,
-        [(probing.run.files.path, unit, pair, side) for pair, side in pieces],
+        probing.run.files.path,
+        [(unit, pair, side) for pair, side in pieces],
         paths,
-        workers=num_workers(probing.run.manifest),
         stage="training fold models",
         progress=probing.progress,
     )

@@ -11,6 +11,7 @@ import torch
 from carto_core.audits.subject import Subject, load_subject
 from carto_core.config import RunConfig
 from carto_core.engine.device import pick_device
+from carto_core.engine.executors import LOCAL, Executor
 from carto_core.engine.run_corpus import RunCorpus, load_run_corpus
 from carto_core.store.reader import Run
 from carto_core.types import Progress
@@ -24,11 +25,13 @@ class Probing:
         run: sealed.
         models: how many fold models, even.
         progress: told how far the work is; may raise to stop.
+        executor: where further models are trained that do not need one another.
     """
 
     run: Run
     models: int
     progress: Progress
+    executor: Executor = LOCAL
 
     @cached_property
     def config(self) -> RunConfig:

@@ -19,7 +19,7 @@ from carto_core.audits.verbatim import audit_verbatim
 from carto_core.config import RunConfig
 from carto_core.engine.loop import train
 from carto_core.engine.run_corpus import RunCorpus, load_run_corpus
-from carto_core.engine.side_by_side import Told, run_side_by_side
+from carto_core.engine.side_by_side import Told
 from carto_core.probes.probing import Probing
 from carto_core.scores.labels import EXPOSED_REFERENCES
 from carto_core.store.reader import open_run
@@ -39,11 +39,11 @@ def twin_columns(probing: Probing) -> dict[str, Float32]:
     """
     seed = probing.run.manifest.get("train_seed", probing.config.engine.seed) + SEED_STEP
     path = probing.folder / f"twin-{seed}.json"
-    run_side_by_side(
+    probing.executor(
         _train_twin,
-        [(probing.run.files.path, seed)],
+        probing.run.files.path,
+        [(seed,)],
         [path],
-        workers=1,
         stage="training the twin",
         progress=probing.progress,
     )

@@ -203,6 +203,17 @@ class Run:
         with self._connect() as con:
             return dict(con.execute("select key, value from meta").fetchall())
 
+    def corpus_files(self) -> list[Path]:
+        """Return the files that a training of this run's corpus starts with: the tokenizer and the tables written before.
+
+        Raises:
+            RunCorrupt: one is gone.
+        """
+        files = [self.files.tokenizer, *(self.files.table(name) for name in ("samples", "validation", "canaries"))]
+        if missing := [path.name for path in files if not path.is_file()]:
+            raise RunCorrupt(f"run {self.run_id} lacks {', '.join(missing)}, written before training; copy them back")
+        return files
+
     def require_sealed(self) -> None:
         """Raise RunNotSealed, with what to do, unless training is over."""
         if not self.is_sealed:

@@ -135,8 +135,8 @@ def _create_trajectories(con: duckdb.DuckDBPyConnection, live: Run) -> None:
     losses = live.trajectories("after")
     num_snapshots, num_samples = losses.shape
     values = np.ascontiguousarray(losses.T).ravel()
-    lists = pa.ListArray.from_arrays(
-        pa.array(np.arange(num_samples + 1, dtype=np.int32) * num_snapshots),
+    lists = pa.LargeListArray.from_arrays(  # their places outgrow 32 bits with 90 million samples of 24 snapshots
+        pa.array(np.arange(num_samples + 1, dtype=np.int64) * num_snapshots),
         pa.array(values, mask=np.isnan(values), type=pa.float32()),
     )
     rows = pa.table({"sample_id": np.arange(num_samples, dtype=np.int32), "losses": lists})  # noqa: F841 (scanned by name)

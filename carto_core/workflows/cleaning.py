@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from carto_core.engine.executors import LOCAL, Executor
 from carto_core.errors import ConfigError, UnknownNameError
 from carto_core.preview.effects import mean_of
 from carto_core.scores import SCORES
@@ -46,6 +47,7 @@ def clean_run(
     budget: float = DEFAULT_BUDGET,
     target: float = DEFAULT_TARGET,
     seeds: int = DEFAULT_SEEDS,
+    executor: Executor = LOCAL,
 ) -> dict[str, Any]:
     """Prune in rounds and return the content of `cleaning.json`, which is written after every round.
 
@@ -60,6 +62,7 @@ def clean_run(
         budget: share that is cut at most, in [step, 1).
         target: stop once the mean extraction of calibration canaries is at most this, in [0, 1).
         seeds: retrains of each arm a round.
+        executor: where these are trained; the run that a round leaves is trained here.
 
     Raises:
         ConfigError: a number is out of range, or the run has no calibration canaries.
@@ -88,7 +91,7 @@ def clean_run(
             content["ended"] = f"nothing more to cut: {by} names no sample that is still trained on"
             break
         plan_dir = light.save_plan(run, plan, table=table)
-        found = _measured(run, plan, plan_dir, seeds=seeds)
+        found = _measured(run, plan, plan_dir, seeds=seeds, executor=executor)
         content["rounds"].append({"round": number, "map_of": current.run_id} | found)
         content["ended"] = _end(found, step=step, budget=budget, target=target)
         _keep(run, content)
@@ -120,8 +123,8 @@ def _next_cut(run: Run, current: Run, *, by: str, step: float) -> Plan:
     return dataclasses.replace(plan, rule={"type": "keys", "keys": table.key[plan.affected].tolist()})
 
 
-def _measured(run: Run, plan: Plan, plan_dir: Path, *, seeds: int) -> dict[str, Any]:
-    measured = measure_plan(run, plan_dir, seeds=seeds)
+def _measured(run: Run, plan: Plan, plan_dir: Path, *, seeds: int, executor: Executor) -> dict[str, Any]:
+    measured = measure_plan(run, plan_dir, seeds=seeds, executor=executor)
     arms = {name: [arm for arm in measured["arms"] if arm["arm"] == name] for name in ("baseline", "plan", "control")}
     names = (JUDGE, "extraction.report", "ppl_nats")
     means = {name: {metric: _known(mean_of(some, metric)) for metric in names} for name, some in arms.items()}

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from carto_core.engine.executors import LOCAL, Executor
 from carto_core.errors import ConfigError, UnknownNameError
 from carto_core.probes import DEFAULT_MODELS, PROBES, UNDER_A_PLAN, require_models
 from carto_core.probes.probing import Probing
@@ -23,7 +24,12 @@ MAX_MODELS = 64
 
 
 def probe_run(
-    run: Run, names: Sequence[str] = (), *, models: int = DEFAULT_MODELS, reliability: float | None = None
+    run: Run,
+    names: Sequence[str] = (),
+    *,
+    models: int = DEFAULT_MODELS,
+    reliability: float | None = None,
+    executor: Executor = LOCAL,
 ) -> dict[str, Any]:
     """Run probes of a sealed run, write their columns and score the run anew.
 
@@ -33,6 +39,7 @@ def probe_run(
         models: how many fold models, an even number of 4 or more.
         reliability: train more fold models, 4 at a time and at most 64, until the counterfactual memorization reaches
             this split-half reliability; None trains `models`.
+        executor: where the twin and the fold models are trained.
 
     Returns:
         `run`, `probes` (columns by probe), `folds` (models, reliability, ceiling; where folds were run), `recommended`.
@@ -55,12 +62,12 @@ def probe_run(
     progress = ProgressFile(run.files.probes / "progress.jsonl")
     with stoppable(), device_slot(run.files, progress, work="probe"):
         for name in wanted:
-            columns = fill(run, name, Probing(run, models, progress))
+            columns = fill(run, name, Probing(run, models, progress, executor))
             if name == "folds":
                 done["folds"] = _fold_facts(run, models)
                 while reliability and _falls_short(done["folds"], reliability) and models < MAX_MODELS:
                     models += MORE_MODELS
-                    columns = fill(run, name, Probing(run, models, progress))
+                    columns = fill(run, name, Probing(run, models, progress, executor))
                     done["folds"] = _fold_facts(run, models)
             done["probes"][name] = columns
         done["recommended"] = light.score(run, light.score_config(run))["recommended"]

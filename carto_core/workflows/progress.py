@@ -28,13 +28,15 @@ STOPPED = "stopped; what was finished before is kept: give the same command agai
 class ProgressFile:
     """A `Progress` that appends to `progress.jsonl` twice a second, with a rate and the remaining time.
 
+    Work that is one for several directories is told in each.
+
     In a job it tells the job's folder too, so that all that one job does is one story. On a terminal it draws a bar on
     stderr as well.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, *paths: Path) -> None:
         folder = os.environ.get(JOB_FOLDER)
-        self.paths = [path] if folder is None else [path, Path(folder) / "progress.jsonl"]
+        self.paths = paths if folder is None else (*paths, Path(folder) / "progress.jsonl")
         self._stage = ""
         self._began = (0.0, 0.0)
         self._written = 0.0

@@ -28,7 +28,6 @@ from carto_core.errors import (
     ConfigError,
     DiskError,
     PlanError,
-    RunCorrupt,
     RunError,
     RunNotFound,
     TrainingDiverged,
@@ -180,25 +179,13 @@ def _start_plan(base: Run, plan_dir: Path, out: str | Path, *, seed: int | None,
     of_plan = {"parent_run": base.run_id, "plan_sha256": facts["plan_sha256"], "train_seed": train_seed}
     of_plan |= {"equal": equal, "steps": steps}
     scores = {"scores": _scores_like(base, table).to_dict()}
-    files = _files_to_share(base, plan_dir)
+    files = [*base.corpus_files(), plan_dir / "plan.parquet"]
     kept = {name: manifest[name] for name in shared}
     with making_run(out) as run:
         for source in files:
             shutil.copyfile(source, run.path / source.name)
         write_json(run.manifest, _first_manifest(Path(out).absolute().name, config, kept | of_plan | scores))
     return RunDir(Path(out).absolute())
-
-
-def _files_to_share(base: Run, plan_dir: Path) -> list[Path]:
-    """Return the base run's files that a retrain starts with, and the plan's.
-
-    Raises:
-        RunCorrupt: one is gone.
-    """
-    files = [base.files.tokenizer, *(base.files.table(name) for name in ("samples", "validation", "canaries"))]
-    if missing := [path.name for path in files if not path.is_file()]:
-        raise RunCorrupt(f"run {base.run_id} lacks {', '.join(missing)}, written before training; copy them back")
-    return [*files, plan_dir / "plan.parquet"]
 
 
 def _scores_like(base: Run, table: SampleTable) -> ScoreConfig:

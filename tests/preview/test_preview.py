@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from carto_core import cli
 from carto_core.errors import ConfigError
 from carto_core.interventions import oracle
 from carto_core.preview.arms import arms_of, draw_control, expected_minutes
 from carto_core.preview.effects import effects_of, half_width, mean_of, metric_of, paired_interval, read_partial
-from carto_core.preview.measured import measure_arms, results_so_far
+from carto_core.preview.measured import measure_arms
 from carto_core.store.reader import open_run
 from carto_core.store.rundir import write_json
 from carto_core.types import ROLES, Plan
@@ -167,7 +168,7 @@ def finishing_at_once(monkeypatch, *, plan=0.2, jitter=0.0):
     """Let every retrain be done as soon as it is asked for; return what `partial.json` held after each."""
     seen = []
 
-    def measure(run_path, arms, *, progress):
+    def train(run_path, arms, *, progress, executor):
         run = open_run(run_path)
         for arm in arms:
             if not arm.path(run).is_file():
@@ -181,11 +182,9 @@ def finishing_at_once(monkeypatch, *, plan=0.2, jitter=0.0):
                 )
                 progress("retraining", 1, len(arms))
                 seen.extend((partial, run.manifest["report_seen"]) for partial in [read_partial(seen_in[0])])
-        results = results_so_far(run, arms)
-        return {"arms": results, "effects": effects_of(results)}
 
     seen_in = []
-    monkeypatch.setattr(measuring, "measure_arms", measure)
+    monkeypatch.setattr(measuring, "train_arms", train)
     return seen, seen_in
 
 
@@ -214,6 +213,44 @@ def test_a_measurement_ends_once_its_interval_is_narrow_enough(run, monkeypatch,
     assert measured["seeds"] == list(range(seeds))
     assert measured["stopped_early"] == (seeds < 6)
     assert {arm["seed"] for arm in measured["arms"]} == set(range(seeds))
+
+
+def test_a_sweep_of_plans_trains_once_what_several_need_and_says_of_each_what_it_would_alone(run, monkeypatch, capsys):
+    plans = [light.save_plan(run, prune(run, q)) for q in (0.1, 0.2)]
+    _, seen_in = finishing_at_once(monkeypatch)
+    seen_in.append(light.measurement_dir(run, plans[0]))
+
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["measure", str(run.files.path), *map(str, plans), "--seeds", "2", "--json"])
+
+    assert ended.value.code == 0
+    of_each = json.loads(capsys.readouterr().out)["plans"]
+    assert len(list((run.files.previews / "arms").glob("*.json"))) == 2 * (2 + 2 * 2), "unchanged and unique texts once"
+    for plan_dir, measured in zip(plans, of_each, strict=True):
+        assert json.loads((light.measurement_dir(run, plan_dir) / "measure.json").read_text()) == measured
+        assert read_partial(light.measurement_dir(run, plan_dir)) is None
+        alone = measure_plan(run, plan_dir, seeds=2)
+        assert alone | {"created": ""} == measured | {"created": ""}
+
+
+def test_a_sweep_goes_on_with_the_plans_that_are_not_yet_known_well_enough(run, monkeypatch):
+    plans = [light.save_plan(run, prune(run, q)) for q in (0.1, 0.2)]
+    _, seen_in = finishing_at_once(monkeypatch)
+    seen_in.append(light.measurement_dir(run, plans[0]))
+    widths = iter([0.01, 0.5, 0.5, 0.5])  # of both after three seeds, then of the second alone
+    monkeypatch.setattr(measuring, "half_width", lambda effects: next(widths))
+
+    one, other = measuring.measure_plans(run, plans, seeds=5, stop_at=0.05)
+
+    assert (one["seeds"], one["stopped_early"]) == ([0, 1, 2], True)
+    assert (other["seeds"], other["stopped_early"]) == ([0, 1, 2, 3, 4], False)
+
+
+def test_where_to_write_is_asked_of_one_plan_alone(run, tmp_path):
+    plans = [light.save_plan(run, prune(run, q)) for q in (0.1, 0.2)]
+
+    with pytest.raises(ConfigError, match="--out is the directory of one measurement, and 2 plans were given"):
+        measuring.measure_plans(run, plans, out=tmp_path / "out")
 
 
 def test_half_an_interval_is_unknown_without_one():

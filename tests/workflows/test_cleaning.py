@@ -24,7 +24,7 @@ def done(monkeypatch):
     """What was retrained and measured: extraction falls with the share that is cut, retrains copy the base run."""
     calls = {"trained": [], "measured": []}
 
-    def measure(run, plan_dir, *, seeds):
+    def measure(run, plan_dir, *, seeds, executor):
         share = json.loads((plan_dir / "plan.json").read_text())["num_affected"] / run.num_samples
         calls["measured"].append(plan_dir.name)
         leak = {"baseline": 0.5, "plan": max(0.0, 0.5 - 4 * share), "control": 0.5}
