@@ -20,9 +20,10 @@ import streamlit as st
 
 from carto_core import masking
 from carto_core.errors import SelectionError
+from carto_core.interventions import DEFAULT_ALPHA, DEFAULT_GAMMA
 from carto_core.rules import OPS, Rule, check_form, combine, describe
 from carto_core.selection import MAX_VERTICES, simplify_polygon
-from carto_core.store.shapes import COUNT, FLAG, NUMBER, OBJECT, TEXT, Kind, maybe, parse_json, problem_of
+from carto_core.store.shapes import COUNT, FLAG, NUMBER, OBJECT, TEXT, Kind, among, maybe, parse_json, problem_of
 from carto_core.ui.history import History
 from carto_core.ui.words import literal
 
@@ -31,18 +32,22 @@ _VIEW, _NOTICE, _HISTORY, _MODE, _PLAN = "carto_view", "notice", "history", "mod
 _MASK = "mask"  # in the session, and in the address, so that a reload or a link shows nothing that was hidden
 REPLACE = "replace"
 MODES = (REPLACE, *OPS)
+ACTIONS = ("prune", "reweight", "upsample", "policy")
 MAX_UNPACKED = 2**20  # bytes of JSON; what is longer is cut, and then no JSON
 MAX_LINK = 30_000  # characters; a server refuses an address of about twice that
 
 
 _ZOOM = Kind("null or from, to, from, to", lambda value: value is None or _is_zoom(value))
 _PERCENTILE = Kind("a percentile", lambda value: NUMBER.fits(value) and 0 <= value <= 100)
+_WEIGHT = Kind("a weight from 0.05 to 0.95", lambda value: NUMBER.fits(value) and 0.05 <= value <= 0.95)
+_TIMES = Kind("a number from 2 to 10", lambda value: COUNT.fits(value) and 2 <= value <= 10)
 _LENGTH = Kind("a number of tokens", lambda value: COUNT.fits(value) and value >= 1)
 LINK = {f"{name}?": TEXT for name in ("x", "y", "colour", "text", "other", "compared_on")}
 LINK |= {f"{name}?": FLAG for name in ("copies_only", "restrict", "with_copies", "same_cuts")}
 LINK |= {f"{name}?": _PERCENTILE for name in ("cut_x", "cut_y")}
 LINK |= {"polygons?": [[[NUMBER]]], "region?": maybe(OBJECT), "source?": [TEXT], "max_tokens?": maybe(_LENGTH)}
-LINK |= {"zoom?": _ZOOM}
+LINK |= {"zoom?": _ZOOM, "action?": among(*ACTIONS)}
+LINK |= {f"{name}?": _WEIGHT for name in ("weight", "alpha")} | {f"{name}?": _TIMES for name in ("times", "gamma")}
 
 
 def _is_zoom(value: Any) -> bool:
@@ -70,6 +75,11 @@ class View:
         restrict: whether the selection keeps only the hits of search and filters.
         with_copies: whether the selection takes all copies of what it holds.
         zoom: x from, x to, y from, y to; None shows everything.
+        action: what is to be done with the selection, a name in `ACTIONS`.
+        weight: loss weight of a down-weighted sample.
+        times: how often an up-sampled sample is drawn.
+        alpha: the policy's weight of hotspots.
+        gamma: the policy's repeats of hard samples.
         other: id of the run that `run` is compared with; empty takes the likeliest.
         compared_on: score on the memorization axis of that comparison; empty takes the run's saved one.
         same_cuts: whether both runs are placed by the thresholds of `run`.
@@ -90,6 +100,11 @@ class View:
     restrict: bool = False
     with_copies: bool = False
     zoom: tuple[float, float, float, float] | None = None
+    action: str = ACTIONS[0]
+    weight: float = 0.5
+    times: int = 2
+    alpha: float = DEFAULT_ALPHA
+    gamma: int = DEFAULT_GAMMA
     other: str = ""
     compared_on: str = ""
     same_cuts: bool = False

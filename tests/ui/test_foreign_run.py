@@ -81,7 +81,7 @@ def test_every_page_draws_a_recorded_run(runs_root, page, with_texts):
 def test_a_plan_of_a_recorded_run_is_shown_without_estimate_and_measurement_and_can_be_taken(mine):
     app = pages.opened("intervene", run="mine")
 
-    app.segmented_control(key="action").set_value("policy")
+    pages.actions(app).set_value("policy")
     pages.sound(app.run())
 
     said = pages.words(app)

@@ -502,6 +502,19 @@ def actions(app):
     return next(g for g in app.get("button_group") if "Prune" in str(g.options))
 
 
+def test_a_link_keeps_what_was_to_be_done_with_the_selection(run):
+    app = with_hotspots(run)
+    sound(actions(app).set_value("reweight").run())
+    sound(labelled(app.slider, "Loss weight of the selection").set_value(0.25).run())
+    before = labelled(app.metric, "Samples changed").value
+
+    again = opened("intervene", **address_of(app))
+
+    assert actions(again).value == "reweight"
+    assert labelled(again.slider, "Loss weight of the selection").value == 0.25
+    assert labelled(again.metric, "Samples changed").value == before
+
+
 def test_a_plan_says_how_many_samples_it_changes(run):
     app = with_hotspots(run)
 

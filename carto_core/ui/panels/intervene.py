@@ -13,7 +13,6 @@ import streamlit as st
 
 from carto_core import jobs
 from carto_core.export import EXPORTS, sampler_snippet
-from carto_core.interventions import DEFAULT_ALPHA, DEFAULT_GAMMA
 from carto_core.masking import is_forced
 from carto_core.plots.charts import arms_figure
 from carto_core.preview.arms import ARMS, expected_minutes
@@ -94,15 +93,14 @@ def _plan(run: Run, table: SampleTable, cuts: Cuts, chosen: Chosen) -> Plan | No
     st.markdown(selection_panel.status_line(chosen, table))
     action = st.segmented_control(
         "What to do",
-        list(ACTIONS),
+        state.ACTIONS,
         format_func=ACTIONS.__getitem__,
-        default=state.recall("action", "prune"),
-        key="action",
+        required=True,
+        **state.widget("action"),
     )
-    state.remember("action", action)
     if action == "policy":
         return _policy(run, table, cuts)
-    if action is None or chosen.selection is None or len(chosen.ids) == 0:
+    if chosen.selection is None or len(chosen.ids) == 0:
         st.info(
             "Choose samples on the Map first, by lasso or by quadrant; or take the quadrant policy, which needs no selection."
         )
@@ -114,9 +112,16 @@ def _plan(run: Run, table: SampleTable, cuts: Cuts, chosen: Chosen) -> Plan | No
 
 def _factor(action: str) -> float | None:
     if action == "reweight":
-        return st.slider("Loss weight of the selection", 0.05, 0.95, 0.5, step=0.05, help="1 would change nothing")
+        return st.slider(
+            "Loss weight of the selection",
+            0.05,
+            0.95,
+            step=0.05,
+            help="1 would change nothing",
+            **state.widget("weight"),
+        )
     if action == "upsample":
-        return float(st.slider("Times an epoch", 2, 10, 2))
+        return float(st.slider("Times an epoch", 2, 10, **state.widget("times")))
     return None
 
 
@@ -125,8 +130,8 @@ def _policy(run: Run, table: SampleTable, cuts: Cuts) -> Plan:
         "The paper's plan: hard samples more often, hotspots at less weight, noisy outliers out, at the map's cuts."
     )
     first, second = st.columns(2)
-    alpha = first.slider("Weight of hotspots (alpha)", 0.05, 0.95, DEFAULT_ALPHA, step=0.05)
-    gamma = second.slider("Repeats of hard samples (gamma)", 2, 10, DEFAULT_GAMMA)
+    alpha = first.slider("Weight of hotspots (alpha)", 0.05, 0.95, step=0.05, **state.widget("alpha"))
+    gamma = second.slider("Repeats of hard samples (gamma)", 2, 10, **state.widget("gamma"))
     return light.plan_policy(run, alpha=alpha, gamma=gamma, cuts=cuts, table=table)
 
 
