@@ -36,6 +36,7 @@ from carto_core.types import Progress
 
 RETRIES = 2  # of a piece whose worker or node died
 REACHED_WITHIN_S = 20
+SWEPT_WITHIN_S = 15
 GRACE_S = 5  # for a piece that is stopped to remove what it wrote
 SAME_EVERYWHERE = ("torch", "numpy", "tokenizers")  # what numbers depend on; Ray itself compares Ray and Python
 
@@ -195,7 +196,6 @@ class _Sweep:
         stage: str,
     ) -> None:
         import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         manifest = run.manifest
         self.needs = _needs(manifest)
@@ -206,11 +206,10 @@ class _Sweep:
         self.tries: Counter[Path] = Counter()
         self.shares: dict[str, float] = {}
         self.num_done = 0
+        self.is_killed = False  # whether a piece may have left its folder on a node
         self.about = {"run_id": run.run_id, "versions": versions_here(), "address": executor.address}
         self.files = ray.put(files_to_send(run))
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        board: Any = ray.remote(_Board)
-        self.board = board.options(num_cpus=0, scheduling_strategy=here).remote()
+        self.board = self._on(ray.get_runtime_context().get_node_id(), _Board, soft=True).remote()
         self.piece = ray.remote(_run_piece).options(
             num_cpus=self.needs["CPU"], num_gpus=self.needs.get("GPU", 0), max_retries=0
         )
@@ -231,17 +230,32 @@ class _Sweep:
         progress(self.stage, self.num_done, len(self.missing))
 
     def stop(self) -> None:
-        """End what runs: asked first, so that it removes its files, and then by force."""
+        """End what runs: asked first, so that it removes its files, and then by force; nodes keep nothing of either."""
         import ray
         from ray import exceptions
 
         for force in (False, True):
             for reference in self.running:
+                self.is_killed |= force
                 with suppress(exceptions.RayError):
                     ray.cancel(reference, force=force)
             if self.running:
                 _, still = ray.wait(list(self.running), num_returns=len(self.running), timeout=GRACE_S)
                 self.running = {reference: self.running[reference] for reference in still}
+        if self.is_killed:
+            nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+            swept = [self._on(node, _remove_what_is_left, soft=False).remote() for node in nodes]
+            ray.wait(swept, num_returns=len(swept), timeout=SWEPT_WITHIN_S)
+
+    @staticmethod
+    def _on(node: str, what: Any, *, soft: bool) -> Any:
+        """Return a function or actor for Ray that takes no processor and runs on one node (or elsewhere, where it is gone)."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        there = NodeAffinitySchedulingStrategy(node, soft=soft)
+        remote: Any = ray.remote(what)
+        return remote.options(num_cpus=0, scheduling_strategy=there)
 
     def _take(self, reference: Any) -> None:
         import ray
@@ -274,6 +288,7 @@ class _Sweep:
 
     def _try_again(self, path: Path, error: Exception) -> None:
         """Put a piece whose worker died back into the queue, unless that happens to it every time."""
+        self.is_killed = True
         self.tries[path] += 1
         if self.tries[path] > RETRIES:
             raise ExecutorError(
@@ -333,7 +348,7 @@ def _run_piece(
     board: Any,
 ) -> bytes:
     """Run one piece on a node, in a folder that is gone afterwards, and return what it wrote."""
-    with _naming_the_node(about["address"]), beside(Path(tempfile.gettempdir()) / "carto-piece") as folder:
+    with _naming_the_node(about["address"]), beside(_folder_of_pieces()) as folder:
         _require_versions(about["versions"])
         folder.mkdir(mode=0o700)
         run_path = folder / about["run_id"]
@@ -345,6 +360,16 @@ def _run_piece(
         with _telling(board, name, path):
             function(run_path, *piece, path)
         return path.read_bytes()
+
+
+def _folder_of_pieces() -> Path:
+    return Path(tempfile.gettempdir()) / "carto-piece"
+
+
+def _remove_what_is_left() -> None:
+    """Remove from this node the folders of pieces whose processes are gone."""
+    with beside(_folder_of_pieces()):
+        pass
 
 
 @contextmanager

@@ -35,3 +35,8 @@ def tell_and_go_on(run_path, folder, path):
     Path(folder, f"{path.name}.at").write_text(str(run_path))
     while True:
         time.sleep(0.05)
+
+
+def sleep_deeply(run_path, folder, path):
+    Path(folder, f"{path.name}.at").write_text(str(run_path))
+    time.sleep(60)

@@ -143,6 +143,21 @@ def test_progress_comes_back_while_pieces_run_and_to_cancel_leaves_none_of_them(
     assert not any(path.exists() for path in paths)
 
 
+def test_a_piece_that_must_be_killed_leaves_no_texts_on_its_node(run, ray_executor, tmp_path, monkeypatch):
+    run.files.tokenizer.write_text("{}")
+    monkeypatch.setattr(on_ray, "GRACE_S", 0.2)
+
+    def cancel(stage, done, total):
+        if (tmp_path / "a.at").is_file():
+            raise Cancelled("enough")
+
+    how = (pieces.sleep_deeply, run.files.path, [(str(tmp_path),)], [tmp_path / "a"])
+    with pytest.raises(Cancelled):
+        ray_executor(*how, stage="testing", progress=cancel)
+
+    assert not Path((tmp_path / "a.at").read_text()).exists()
+
+
 def test_only_this_machine_reaches_it_and_no_one_counts_how_it_is_used(ray_executor, run):
     ray_executor.num_workers(run.manifest)
 
