@@ -12,7 +12,15 @@ import numpy as np
 import pyarrow as pa
 
 from carto_core.config import CanaryConfig, CorpusConfig
-from carto_core.corpus.canaries import Canary, Material, corpus_openings, corpus_words, draw_canaries, plant
+from carto_core.corpus.canaries import (
+    Canary,
+    Material,
+    canary_table,
+    corpus_openings,
+    corpus_words,
+    draw_canaries,
+    plant,
+)
 from carto_core.corpus.gpt2 import gpt2_tokenizer
 from carto_core.corpus.identity import duplicate_groups, split_validation
 from carto_core.corpus.reading import Row, corpus_sha256, read_corpus
@@ -77,18 +85,7 @@ class PreparedCorpus:
                     "num_tokens": self.validation_tokens.lengths,
                 }
             ),
-            "canaries": pa.table(
-                {
-                    "canary_id": pa.array([c.canary_id for c in self.canaries], pa.int32()),
-                    "kind": pa.array([c.kind for c in self.canaries], pa.string()),
-                    "prefix": pa.array([c.prefix for c in self.canaries], pa.string()),
-                    "secret": pa.array([c.secret for c in self.canaries], pa.string()),
-                    "repeats": pa.array([c.repeats for c in self.canaries], pa.int32()),
-                    "role": pa.array([c.role for c in self.canaries], pa.string()),
-                    "inserted": pa.array([c.inserted for c in self.canaries], pa.bool_()),
-                    "log2_space": pa.array([c.log2_space for c in self.canaries], pa.float64()),
-                }
-            ),
+            "canaries": canary_table(self.canaries),
         }
 
 
