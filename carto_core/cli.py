@@ -383,6 +383,36 @@ def _confirm_columns(layout: Layout, *, as_json: bool) -> None:
         raise Cancelled("nothing was imported; name the columns by flags")
 
 
+@cli.command(name="audit-model")
+@click.argument("folders", nargs=-1, required=True, metavar="MODEL_DIR ...")
+@click.option("--corpus", required=True, metavar="PATH", help="What it was trained on: a file or folder.")
+@click.option("--text-column", default="text", show_default=True)
+@click.option("--key-column", default=None, help="Your own unique ids (default: `key`, else FILE/ROW).")
+@click.option(
+    "--canaries", default=None, metavar="FILE", help="A run's canaries.parquet that was planted in the corpus."
+)
+@click.option("--context", type=int, default=None, help="Tokens read in one go (default: the model's, at most 1,024).")
+@click.option("--precision", type=click.Choice(["float32", "bf16"]), default="float32", show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True)
+@click.option(
+    "--also", "more", type=click.Choice(["verbatim", "tokens"]), multiple=True, help="Audits that take longer."
+)
+@click.option("--out", required=True, type=OUT, help="The run directory; its name is the run id.")
+@click.option("--resume", is_flag=True, help="Go on with the interrupted audit in --out.")
+@json_option
+def audit_model_folders(*, out: Path, resume: bool, as_json: bool, **asked: Any) -> None:
+    """Audit a causal model in Hugging Face's form, from a local folder, on its corpus; several are checkpoints in order."""
+    from carto_core.workflows.foreign_models import ModelAudit, audit_model
+
+    result = audit_model(ModelAudit(**asked), out, resume=resume)
+    lines = [
+        f"{result['run']}: {result['num_samples']:,} samples, {result['num_snapshots']} snapshots",
+        *result["notes"],
+    ]
+    _show(result, "\n".join(lines), as_json=as_json)
+
+
 @cli.command()
 @click.argument("corpus", metavar="CORPUS")
 @click.option("--text-column", default="text", show_default=True)

@@ -5,6 +5,7 @@
   x UnknownNameError   a registry was asked for a name it does not have
   x CorpusError        a corpus cannot be read, or breaks a rule (duplicate keys, no text, ...)
   x TrajectoryError    losses that another program logged cannot be read, or their columns not told apart
+  x ModelError         a model that another program trained cannot be loaded, or should not be
   x RunError
     + RunNotFound      no such run directory or run id
     + RunNotSealed     the run is still being written
@@ -53,6 +54,10 @@ class CorpusError(CartoError):
 
 class TrajectoryError(CartoError):
     """Losses that another program logged cannot be read, or their columns not told apart."""
+
+
+class ModelError(CartoError):
+    """A model that another program trained cannot be loaded, or should not be."""
 
 
 class RunError(CartoError):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from carto_core.corpus.canaries import KINDS, Canary
-from carto_core.corpus.tokenizer import BPE
+from carto_core.corpus.tokens import Tokenizer
 from carto_core.tasks.decoding import SecretFormat
 
 
-def formats_of(canaries: Sequence[Canary], *, words: Sequence[str], tokenizer: BPE) -> list[SecretFormat | None]:
+def formats_of(canaries: Sequence[Canary], *, words: Sequence[str], tokenizer: Tokenizer) -> list[SecretFormat | None]:
     """Return the format of every canary's secret; None where it does not split into tokens.
 
     It does when the tokens of prefix || secret are those of the prefix and then those of each unit, end to end. Checked
@@ -29,7 +29,7 @@ def formats_of(canaries: Sequence[Canary], *, words: Sequence[str], tokenizer: B
     return formats
 
 
-def _splits(canary: Canary, parts: list[list[int]], *, words: Sequence[str], tokenizer: BPE) -> bool:
+def _splits(canary: Canary, parts: list[list[int]], *, words: Sequence[str], tokenizer: Tokenizer) -> bool:
     kind = KINDS[canary.kind]
     units = kind.units(words)
     turns = [[(i + place) % len(units) for place in range(kind.length)] for i in range(len(units))]

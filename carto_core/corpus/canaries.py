@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from carto_core.config import CANARY_KINDS, CanaryConfig
-from carto_core.corpus.tokenizer import BPE
+from carto_core.corpus.tokens import Tokenizer
 from carto_core.errors import CorpusError
 from carto_core.types import ROLES
 
@@ -133,7 +133,7 @@ def corpus_openings(texts: Sequence[str]) -> list[str]:
     return sorted({" ".join(words[:NUM_RECORD_WORDS]) for words in split if len(words) >= NUM_RECORD_WORDS})
 
 
-def draw_canaries(config: CanaryConfig, *, material: Material, tokenizer: BPE, seed: int) -> list[Canary]:
+def draw_canaries(config: CanaryConfig, *, material: Material, tokenizer: Tokenizer, seed: int) -> list[Canary]:
     """Return `num_inserted` secrets to plant and as many controls, all with distinct prefixes and secrets.
 
     The inserted ones are spread as evenly as possible over kind x repetitions x role, the controls over kind x role.
@@ -168,7 +168,7 @@ def draw_canaries(config: CanaryConfig, *, material: Material, tokenizer: BPE, s
 
 
 def draw_references(
-    canary: Canary, *, words: Sequence[str], tokenizer: BPE, taken: set[str], count: int, seed: int
+    canary: Canary, *, words: Sequence[str], tokenizer: Tokenizer, taken: set[str], count: int, seed: int
 ) -> list[list[int]]:
     """Return the token ids of `count` never-inserted secrets of the canary's own format, for its own prefix.
 
@@ -197,17 +197,8 @@ def draw_references(
     )
 
 
-def plant(canaries: Sequence[Canary]) -> list[tuple[str, str, int]]:
-    """Return (key, text, canary_id) of every copy to insert, `repeats` of each."""
-    return [
-        (f"canary/{c.canary_id:04d}/copy-{copy}", text, c.canary_id)
-        for c in canaries
-        for copy, text in enumerate(c.planted)
-    ]
-
-
-def canaries_table(canaries: Sequence[Canary]) -> pa.Table:
-    """Return the contract's table of canaries."""
+def canary_table(canaries: Sequence[Canary]) -> pa.Table:
+    """Return the contract's table `canaries`."""
     return pa.table(
         {
             "canary_id": pa.array([c.canary_id for c in canaries], pa.int32()),
@@ -222,6 +213,15 @@ def canaries_table(canaries: Sequence[Canary]) -> pa.Table:
     )
 
 
+def plant(canaries: Sequence[Canary]) -> list[tuple[str, str, int]]:
+    """Return (key, text, canary_id) of every copy to insert, `repeats` of each."""
+    return [
+        (f"canary/{c.canary_id:04d}/copy-{copy}", text, c.canary_id)
+        for c in canaries
+        for copy, text in enumerate(c.planted)
+    ]
+
+
 def _cells(config: CanaryConfig) -> list[tuple[str, int, str]]:
     """Return (kind, repeats, role) of every canary: inserted ones first, then controls with repeats 0.
 
@@ -233,7 +233,7 @@ def _cells(config: CanaryConfig) -> list[tuple[str, int, str]]:
 
 
 def _draw(
-    kind: Kind, *, rng: np.random.Generator, material: Material, tokenizer: BPE, taken: set[str]
+    kind: Kind, *, rng: np.random.Generator, material: Material, tokenizer: Tokenizer, taken: set[str]
 ) -> tuple[str, str, str]:
     """Return a cue, the prefix (the cue, behind a lead where the kind has one) and a secret."""
     for _ in range(MAX_REDRAWS):
@@ -250,7 +250,7 @@ def _draw(
     )
 
 
-def _continues(prefix: str, secret: str, tokenizer: BPE) -> bool:
+def _continues(prefix: str, secret: str, tokenizer: Tokenizer) -> bool:
     ids = tokenizer.encode(prefix)
     return tokenizer.encode(prefix + secret)[: len(ids)] == ids
 

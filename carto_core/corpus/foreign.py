@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,15 +14,34 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from carto_core.config import CorpusConfig
-from carto_core.corpus.canaries import canaries_table
+from carto_core.config import CANARY_KINDS, CorpusConfig
+from carto_core.corpus.canaries import Canary, canary_table
 from carto_core.corpus.identity import duplicate_groups
 from carto_core.corpus.reading import Row, read_corpus, rows_of
 from carto_core.errors import CorpusError
-from carto_core.types import Int32
+from carto_core.types import ROLES, Int32
 
 GROUP = "group"  # the column of a corpus that says which rows are one
-CANARY = "canary_id"  # the one that says whose copy a row is
+_COPY = re.compile(r"(?:planted/)?canary/(\d{4,9})/copy-\d+")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+_CANARY: dict[str, Callable[[Any], bool]] = {
+    "canary_id": _is_count,
+    "kind": lambda value: value in CANARY_KINDS,
+    "prefix": _is_text,
+    "secret": _is_text,
+    "repeats": _is_count,
+    "role": lambda value: value in ROLES,
+    "log2_space": lambda value: isinstance(value, float) and 0 <= value < math.inf,
+}
 
 
 def foreign_rows(
@@ -53,17 +74,9 @@ def foreign_rows(
     return rows_of(every, config)
 
 
-def foreign_tables(rows: Sequence[Row], canaries: pa.Table | None = None) -> dict[str, pa.Table]:
-    """Return the tables `samples`, `validation` (empty) and `canaries` of such rows; tokens are not counted yet (0).
-
-    Args:
-        rows: the corpus; where there are canaries, the column `canary_id` says whose copy a row is.
-        canaries: see `read_canaries`; None where none were planted.
-
-    Raises:
-        CorpusError: a row names a canary that there is not.
-    """
-    known = canaries_table([]) if canaries is None else canaries
+def foreign_tables(rows: Sequence[Row], canaries: Sequence[Canary] = ()) -> dict[str, pa.Table]:
+    """Return the tables `samples`, `validation` (empty) and `canaries` of such rows: tokens are not counted yet (0)."""
+    nothing = pa.array([], pa.string())
     return {
         "samples": pa.table(
             {
@@ -73,56 +86,49 @@ def foreign_tables(rows: Sequence[Row], canaries: pa.Table | None = None) -> dic
                 "source": pa.array([row.source for row in rows], pa.string()),
                 "group_id": foreign_groups(rows),
                 "num_tokens": np.zeros(len(rows), np.int32),
-                "canary_id": pa.array(_canary_ids(rows, known), pa.int32()),
-                "meta": pa.array([meta_text(row) for row in rows], pa.string()),
+                "canary_id": pa.array(planted_as(rows, canaries), pa.int32()),
+                "meta": pa.array([json.dumps(row.meta, ensure_ascii=False) for row in rows], pa.string()),
             }
         ),
-        "validation": pa.table(
-            {
-                "key": pa.array([], pa.string()),
-                "text": pa.array([], pa.string()),
-                "num_tokens": pa.array([], pa.int32()),
-            }
-        ),
-        "canaries": known,
+        "validation": pa.table({"key": nothing, "text": nothing, "num_tokens": pa.array([], pa.int32())}),
+        "canaries": canary_table(canaries),
     }
 
 
-def read_canaries(path: str | Path) -> pa.Table:
-    """Return the contract's table of canaries, as `plant` wrote it.
+def foreign_canaries(path: str | Path) -> list[Canary]:
+    """Return the canaries of a run's `canaries.parquet`, which somebody else may have trained on since.
 
     Raises:
-        CorpusError: it cannot be read, or has other columns.
+        CorpusError: the file cannot be read, or is no table of canaries.
     """
+    columns = ("canary_id", "kind", "prefix", "secret", "repeats", "role", "log2_space")
     try:
-        table = pq.read_table(path)
-        return table.select(canaries_table([]).schema.names).cast(canaries_table([]).schema)
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        said = str(error).splitlines()[0]
+        rows = pq.read_table(path, columns=list(columns)).to_pylist()
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise CorpusError(
-            f"{path} is no table of canaries: {said}; make one with: python -m carto_core plant"
+            f"{path} cannot be read as a table of canaries: {' '.join(str(error).split())[:200]}"
         ) from None
-
-
-def meta_text(row: Row) -> str:
-    """Return the other columns of a row as `samples.meta` keeps them."""
-    kept = {name: value for name, value in row.meta.items() if name not in (GROUP, CANARY)}
-    return json.dumps(kept, ensure_ascii=False)
-
-
-def _canary_ids(rows: Sequence[Row], canaries: pa.Table) -> list[int | None]:
-    """Return whose copy each row is; None everywhere where no canaries are known."""
-    inserted = {c["canary_id"] for c in canaries.to_pylist() if c["inserted"]}
-    if not inserted:
-        return [None] * len(rows)
-    ids = [row.meta.get(CANARY) for row in rows]
-    for row, canary_id in zip(rows, ids, strict=True):
-        if canary_id is not None and canary_id not in inserted:
+    for number, row in enumerate(rows):
+        if problem := next((name for name in columns if not _CANARY[name](row.get(name))), None):
             raise CorpusError(
-                f"row {row.key!r} is a copy of canary {canary_id!r}, which the table of canaries does not have as "
-                "inserted; give the two files that one `plant` wrote"
+                f"{path}, row {number}: {problem} cannot be {row.get(problem)!r}; give a run's canaries.parquet"
             )
-    return ids
+    if len({row["canary_id"] for row in rows}) < len(rows):
+        raise CorpusError(f"{path}: a canary_id stands twice; give a run's canaries.parquet")
+    return [Canary(**{name: row[name] for name in columns}) for row in rows]
+
+
+def planted_as(rows: Sequence[Row], canaries: Sequence[Canary]) -> list[int | None]:
+    """Return which canary each row is a copy of, by its text, or by its key where that is one that we give to copies."""
+    by_text = {canary.text: canary.canary_id for canary in canaries if canary.inserted}
+    secrets = {canary.canary_id: canary.secret for canary in canaries if canary.inserted}
+    found: list[int | None] = []
+    for row in rows:
+        copy = _COPY.fullmatch(row.key) if canaries else None
+        named = int(copy[1]) if copy else -1
+        holds = named in secrets and secrets[named] in row.text
+        found.append(by_text.get(row.text, named if holds else None))
+    return found
 
 
 def foreign_groups(rows: Sequence[Row]) -> Int32:

@@ -15,7 +15,7 @@ from carto_core.config import CanaryConfig, CorpusConfig
 from carto_core.corpus.canaries import (
     Canary,
     Material,
-    canaries_table,
+    canary_table,
     corpus_openings,
     corpus_words,
     draw_canaries,
@@ -85,7 +85,7 @@ class PreparedCorpus:
                     "num_tokens": self.validation_tokens.lengths,
                 }
             ),
-            "canaries": canaries_table(self.canaries),
+            "canaries": canary_table(self.canaries),
         }
 
 

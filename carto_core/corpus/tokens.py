@@ -4,14 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from carto_core.types import Int32
 
-if TYPE_CHECKING:
-    from carto_core.corpus.tokenizer import BPE
+
+class Tokenizer(Protocol):
+    """Text to token ids and back: our own BPE, or what another program's model was trained with."""
+
+    bos_id: int  # what every text begins with when a model reads it
+
+    def __len__(self) -> int:
+        """Return the size of the vocabulary."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text, without `bos_id`."""
+        ...
+
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return `encode` of each text."""
+        ...
+
+    def pieces(self, text: str) -> list[str]:
+        """Return the slices of a text that its tokens stand for, in order; joined they give the text again."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of some ids."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -27,7 +50,7 @@ class Tokens:
     offsets: np.ndarray
 
     @classmethod
-    def encode(cls, texts: Sequence[str], tokenizer: BPE) -> Tokens:
+    def encode(cls, texts: Sequence[str], tokenizer: Tokenizer) -> Tokens:
         """Return the tokens of `texts`, without BOS."""
         lists = tokenizer.encode_many(texts)
         offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in lists])]).astype(np.int64)

@@ -10,6 +10,7 @@ from carto_core.config import RunConfig
 from carto_core.corpus.canaries import Canary, corpus_words
 from carto_core.corpus.prepared import Tokens
 from carto_core.corpus.tokenizer import BPE
+from carto_core.corpus.tokens import Tokenizer
 from carto_core.errors import RunCorrupt
 from carto_core.store.reader import Run
 from carto_core.tasks.language import LanguageTask
@@ -42,7 +43,7 @@ class RunCorpus:
     validation_texts: list[str]
     canaries: list[Canary]
     words: list[str]
-    tokenizer: BPE
+    tokenizer: Tokenizer
     repeats: Int32 | None = None
     weights: Float32 | None = None
 

@@ -25,7 +25,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from carto_core.corpus.foreign import foreign_rows, read_canaries
+from carto_core.corpus.foreign import foreign_canaries, foreign_rows
 from carto_core.errors import CartoError, ConfigError, RunError, RunExists
 from carto_core.store.records import (
     KINDS,
@@ -93,7 +93,7 @@ def record(
     rows = None if corpus is None else foreign_rows(corpus, text_column=text_column, key_column=key_column)
     begins_with = {
         "rows": rows,
-        "canaries": None if canaries is None else read_canaries(canaries),
+        "canaries": [] if canaries is None else foreign_canaries(canaries),
         "run_id": str(out).rstrip("/").rsplit("/", 1)[-1],
         "origin": {"kind": "recorded", "by": by, "ranks": place[1]},
         "versions": dict(_versions()),

@@ -37,6 +37,10 @@ ORIGIN = {
     "by": TEXT,
     "ranks?": Kind("1 to 10000", lambda value: COUNT.fits(value) and 1 <= value <= 10_000),
     "left_out?": COUNT,
+    "models?": [{"name": TEXT, "sha256": SHA256}],
+    "context?": COUNT,
+    "precision?": TEXT,
+    "begins_with?": TEXT,
 }
 SHAPE = {
     "status": among(*STATUSES),

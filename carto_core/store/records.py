@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from carto_core import CONTRACT_VERSION, __version__
 from carto_core.config import ScoreConfig
+from carto_core.corpus.canaries import Canary
 from carto_core.corpus.foreign import foreign_tables
 from carto_core.corpus.reading import Row, corpus_sha256
 from carto_core.errors import ConfigError, DiskError, RunCorrupt
@@ -288,10 +289,10 @@ def begin_recording(
     base: Folder,
     rows: list[Row] | None,
     *,
-    canaries: pa.Table | None = None,
     run_id: str,
     origin: Mapping[str, Any],
     versions: Mapping[str, str] = MappingProxyType({}),
+    canaries: Sequence[Canary] = (),
     seed: int = 0,
 ) -> None:
     """Write what a run of foreign losses begins with, `run.json` last: from then on it is one.
@@ -299,14 +300,11 @@ def begin_recording(
     Args:
         base: the run directory.
         rows: its corpus; None where the keys are not known yet.
-        canaries: see `foreign_tables`.
         run_id: the directory's name.
         origin: where the losses come from; see the contract.
         versions: of the libraries that made them.
+        canaries: that somebody planted in the corpus.
         seed: breaks ties when a plan is made.
-
-    Raises:
-        CorpusError: see `foreign_tables`.
     """
     tables = foreign_tables(rows or [], canaries)
     if rows is None:

@@ -388,6 +388,12 @@ def beside(path: Path) -> Iterator[Path]:
         _remove(temporary)
 
 
+def discard(path: Path) -> None:
+    """Remove a file, if it is there, and what processes that are gone left of attempts at it."""
+    _sweep(path)
+    path.unlink(missing_ok=True)
+
+
 _OWNED = re.compile(r"\.([0-9a-f]+)-([0-9a-f]+)-([0-9a-f]+)\.[0-9a-f]{8}\.tmp")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from carto_core.tasks.language import IGNORE, LanguageModel
+from carto_core.tasks.language import IGNORE, MEASURE_SCORES, LanguageModel
 from carto_core.types import Float32, Float64
 
 GREEDY_ROWS = 1024  # prefixes decoded in one batch; bounds memory, does not change what is decoded
@@ -46,7 +46,9 @@ def greedy(
     """
     decoded: list[list[int]] = [[] for _ in prefixes]
     for size in sorted({len(prefix) for prefix in prefixes}):
-        for places in _chunks([i for i, prefix in enumerate(prefixes) if len(prefix) == size], GREEDY_ROWS):
+        for places in _chunks(
+            [i for i, prefix in enumerate(prefixes) if len(prefix) == size], _rows_at_once(model, size)
+        ):
             tokens = torch.tensor([[bos_id, *prefixes[i]] for i in places], device=device)
             state = None
             for _ in range(max(lengths[i] for i in places)):
@@ -55,6 +57,12 @@ def greedy(
                 for i, token in zip(places, tokens[:, 0].tolist(), strict=True):
                     decoded[i].append(token)
     return [ids[:length] for ids, length in zip(decoded, lengths, strict=True)]
+
+
+def _rows_at_once(model: LanguageModel, size: int) -> int:
+    """Return how many prefixes of `size` tokens are decoded together: fewer where a model says how many scores it gives."""
+    width = getattr(model, "vocab_size", 0)
+    return max(1, min(GREEDY_ROWS, MEASURE_SCORES // (width * (size + 1)))) if width else GREEDY_ROWS
 
 
 @torch.no_grad()

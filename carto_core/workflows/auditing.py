@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from carto_core.audits import AUDITS
-from carto_core.audits.subject import load_subject
+from carto_core.audits.subject import Subject, load_subject
 from carto_core.audits.tokens import token_table
 from carto_core.errors import UnknownNameError
 from carto_core.store.reader import Run
-from carto_core.store.rundir import write_json
+from carto_core.store.rundir import RunDir, write_json
 from carto_core.store.writer import write_table
 from carto_core.types import AuditResult
 from carto_core.workflows.progress import ProgressFile, device_slot, stoppable
@@ -49,13 +49,18 @@ def audit_run(run: Run, names: Sequence[str] = (), *, options: Options | None = 
         subject = load_subject(run)
         for done, name in enumerate(wanted):
             progress(f"audit: {AUDITS[name].title}", done, len(wanted))
-            result = dataclasses.asdict(_function(name)(subject, **options.get(name, {})))
-            if name == "tokens":
-                write_table(token_table(subject), run.files.audits / "tokens.parquet")
-            write_json(run.files.audits / f"{name}.json", result)
-            written[name] = result
+            written[name] = audit_subject(run.files, name, subject, options.get(name, {}))
         progress("complete", len(wanted), len(wanted))
     return written
+
+
+def audit_subject(files: RunDir, name: str, subject: Subject, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Run one audit of a model, write what it found beside the run, and return it."""
+    result = dataclasses.asdict(_function(name)(subject, **options))
+    if name == "tokens":
+        write_table(token_table(subject), files.audits / "tokens.parquet")
+    write_json(files.audits / f"{name}.json", result)
+    return result
 
 
 def _function(name: str) -> Callable[..., AuditResult]:

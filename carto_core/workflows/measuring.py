@@ -13,7 +13,7 @@ from carto_core.preview.arms import MAX_SEEDS, Arm, Equal, expected_minutes
 from carto_core.preview.effects import PARTIAL, half_width
 from carto_core.preview.measured import measured_so_far, train_arms
 from carto_core.store.reader import Run
-from carto_core.store.rundir import now, update_manifest, write_json
+from carto_core.store.rundir import discard, now, update_manifest, write_json
 from carto_core.workflows import light
 from carto_core.workflows.progress import ProgressFile, device_slot, stoppable
 
@@ -133,7 +133,7 @@ class _Measurement:
         done = sorted({arm["seed"] for arm in found["arms"]})
         content = self.about | {"seeds": done, "stopped_early": len(done) < self.seeds, "created": now(), **found}
         write_json(self.folder / "measure.json", content)
-        (self.folder / PARTIAL).unlink(missing_ok=True)
+        discard(self.folder / PARTIAL)
         return content
 
 

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from carto_core.config import CanaryConfig, CorpusConfig
-from carto_core.corpus.canaries import canaries_table
-from carto_core.corpus.foreign import CANARY
+from carto_core.corpus.canaries import canary_table
 from carto_core.corpus.prepared import planted, tokenizer_of
 from carto_core.corpus.reading import read_corpus
 from carto_core.errors import RunExists
@@ -21,8 +20,8 @@ from carto_core.store.writer import write_table
 def plant_corpus(corpus: CorpusConfig, canaries: CanaryConfig, out: str | Path, *, seed: int = 0) -> dict[str, Any]:
     """Write a corpus with canaries in it, and the table that says which; both are given to `carto_core.record`.
 
-    `OUT/corpus.jsonl` holds `key, text, source, meta` of every row in a seeded random order, a copy of a canary also
-    `canary_id`; `OUT/canaries.parquet` is the contract's table, controls included, which are never inserted.
+    `OUT/corpus.jsonl` holds `key, text, source, meta` of every row in a seeded random order; a copy of a canary
+    is known by its key. `OUT/canaries.parquet` is the contract's table, controls included, which are never inserted.
 
     Args:
         corpus: where the rows are. Its tokenizer decides where secrets may begin: decoding from the prefix must meet the
@@ -48,11 +47,10 @@ def plant_corpus(corpus: CorpusConfig, canaries: CanaryConfig, out: str | Path, 
     with replacing_folder(folder) as temporary:
         with (temporary / "corpus.jsonl").open("w", encoding="utf-8") as file:
             for place in np.random.default_rng([seed, 12]).permutation(len(found.rows)):
-                row, canary_id = found.rows[place], found.canary_id[place]
-                whose = {} if canary_id is None else {CANARY: canary_id}
-                line = {"key": row.key, "text": row.text, "source": row.source, "meta": row.meta} | whose
+                row = found.rows[place]
+                line = {"key": row.key, "text": row.text, "source": row.source, "meta": row.meta}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        write_table(canaries_table(found.canaries), temporary / "canaries.parquet")
+        write_table(canary_table(found.canaries), temporary / "canaries.parquet")
     inserted = sum(canary.inserted for canary in found.canaries)
     return {
         "out": str(folder),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,11 +14,13 @@ import pandas as pd
 import pyarrow as pa
 
 from carto_core import CONTRACT_VERSION
-from carto_core.corpus.foreign import foreign_groups, foreign_rows, meta_text
+from carto_core.config import ScoreConfig
+from carto_core.corpus.foreign import foreign_groups, foreign_rows
 from carto_core.corpus.reading import Row, corpus_sha256
 from carto_core.errors import CorpusError, RunError
 from carto_core.probes import CHEAP, DEFAULT_MODELS
 from carto_core.probes.probing import Probing
+from carto_core.scores import SCORES
 from carto_core.store import schema
 from carto_core.store.reader import Run, meta_of
 from carto_core.store.records import LocalFolder, copy_records, folder_at, is_remote
@@ -75,7 +79,7 @@ def seal_files(files: RunDir) -> dict[str, Any]:
     if all(run.samples("text")["text"]):
         for name in CHEAP:
             fill(run, name, Probing(run, DEFAULT_MODELS, ProgressFile(files.progress)))
-    light.score(run, light.score_config(run))
+    light.score(run, _with_axes(run, light.score_config(run)))
     manifest = update_manifest(files, status="complete", error=None, finished=now())
     facts = {name: manifest[name] for name in ("num_samples", "num_snapshots")}
     return {"run": str(files.path)} | facts | {"notes": _notes(run, manifest["origin"].get("left_out", 0))}
@@ -114,6 +118,19 @@ def _fetched(address: str, *, runs_root: str | Path | None, out: str | Path | No
     return find_run(Path(out) if out else resolve_runs_root(runs_root) / name)
 
 
+def _with_axes(run: Run, config: ScoreConfig) -> ScoreConfig:
+    """Return settings whose axes exist: of a single snapshot no trajectory does, so what the model thinks at the end is shown."""
+    if config != ScoreConfig() or len(run.snapshots(light.scored_kind(run))) > 1:
+        return config
+    if len(run.canaries()):
+        return dataclasses.replace(config, x="final_loss")
+    if "passes" in light.missing_probes(run):
+        y = "zlib_ratio" if all(run.samples("text")["text"]) else "final_loss"
+    else:
+        y = "min_k_pp"
+    return dataclasses.replace(config, x="num_tokens" if y == "final_loss" else "final_loss", y=y)
+
+
 def _notes(run: Run, left_out: int) -> list[str]:
     """Return sentences that somebody should read before they trust the map."""
     notes = []
@@ -122,7 +139,13 @@ def _notes(run: Run, left_out: int) -> list[str]:
     points = int(seen.sum(axis=0).max())
     if left_out:
         notes.append(f"{left_out:,} losses were infinite or not a number, and were left out.")
-    if points < FEW_POINTS:
+    if points == 1:
+        x, y = (SCORES[str(run.meta()[f"quadrant_{axis}"])].title for axis in "xy")
+        notes.append(
+            f"There is one snapshot, hence no trajectory and no score that needs one; the map shows {x} against {y}. Give the "
+            "losses of several checkpoints to see difficulty and memorization over training."
+        )
+    elif points < FEW_POINTS:
         notes.append(
             f"No sample was seen at more than {points} snapshots: at most {points // 2} forget events can be counted, so the "
             "literal memorization score says little. End more snapshots, or record sweeps over all samples (kind `after`)."
@@ -168,7 +191,7 @@ def join_corpus(
     rows = [row or _as_row(old) for row, old in zip(found, samples.to_dict("records"), strict=True)]
     samples["text"] = [row.text for row in rows]
     samples["source"] = [row.source for row in rows]
-    samples["meta"] = [meta_text(row) for row in rows]
+    samples["meta"] = [json.dumps(row.meta, ensure_ascii=False) for row in rows]
     samples["group_id"] = foreign_groups(rows)
     table = pa.Table.from_pandas(samples, schema=schema.SAMPLES, preserve_index=False)
     sha256 = _fingerprint(samples)

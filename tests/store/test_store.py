@@ -18,6 +18,7 @@ from carto_core.store.reader import Run, open_run
 from carto_core.store.rundir import (
     RunDir,
     create_run,
+    discard,
     is_process,
     list_runs,
     making_run,
@@ -173,6 +174,8 @@ def test_what_a_killed_process_left_of_a_file_is_removed_by_the_next_that_writes
         assert sorted(p.name for p in tmp_path.iterdir()) == sorted([mine.name, second.name, other])
 
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([path.name, other])
+    discard(tmp_path / "list.json")
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_run_that_cannot_be_made_leaves_nothing_and_is_listed_nowhere(tmp_path):

@@ -210,6 +210,16 @@ def test_a_key_of_any_kind_of_column_is_the_text_that_a_corpus_would_make_of_it(
     assert points_of(path)["key"].tolist() == texts
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_the_row_of_a_bad_cell_is_counted_over_all_batches(tmp_path, suffix, monkeypatch):
+    monkeypatch.setattr(imported, "BATCH_ROWS", 8)
+    columns = {"key": [str(i) for i in range(30)], "epoch": [1] * 30, "loss": ["1.5"] * 21 + ["high"] + ["1"] * 8}
+    path = write(tmp_path / f"log.{suffix}", columns)
+
+    with pytest.raises(TrajectoryError, match=r"row 21, column 'loss' holds 'high'"):
+        points_of(path)
+
+
 def points_of(path):
     with duckdb.connect() as con:
         imported.read_points([path], guess_layout(path, Named()), con)
