@@ -275,7 +275,7 @@ class Run:
     def _connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Yield a connection with the run's tables, and say in a sentence what is wrong where they cannot be read."""
         try:
-            with self._tables() as con:
+            with heeding_ctrl_c(), self._tables() as con:
                 yield con
         except duckdb.Error as error:
             said = str(error).strip().splitlines()[0]
@@ -309,6 +309,17 @@ class Run:
             losses.create_view("losses")
         for name in tables:
             con.read_parquet(str(self.files.table(name))).create_view(name)
+
+
+@contextmanager
+def heeding_ctrl_c() -> Iterator[None]:
+    """Raise KeyboardInterrupt for a Ctrl-C that came within a query: DuckDB makes a RuntimeError of it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if str(error) == "Query interrupted":
+            raise KeyboardInterrupt from None
+        raise
 
 
 def meta_of(row_meta: str | None) -> dict[str, Any]:

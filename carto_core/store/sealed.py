@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from carto_core.store import schema
-from carto_core.store.reader import Run
+from carto_core.store.reader import Run, heeding_ctrl_c
 from carto_core.store.records import KINDS, records_of
 from carto_core.store.rundir import RunDir, replacing, update_manifest
 from carto_core.store.writer import PartWriter, write_table
@@ -124,7 +124,7 @@ def writing_database(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     the file take its final name without its rows. So it is done here, where it can be heard.
     """
     try:
-        with duckdb.connect(str(path)) as con:
+        with heeding_ctrl_c(), duckdb.connect(str(path)) as con:
             yield con
             con.execute("force checkpoint")
     except (duckdb.IOException, duckdb.FatalException) as error:

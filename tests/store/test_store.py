@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import duckdb
@@ -176,6 +177,15 @@ def test_what_a_killed_process_left_of_a_file_is_removed_by_the_next_that_writes
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([path.name, other])
     discard(tmp_path / "list.json")
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_ctrl_c_within_a_query_is_ctrl_c(tmp_path):
+    run = make_run(tmp_path / "a")
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+
+    with pytest.raises(KeyboardInterrupt):
+        run.query("select count(*) from range(10000000000) a, range(1000) b where a.range % 7 = b.range")
 
 
 def test_a_run_that_cannot_be_made_leaves_nothing_and_is_listed_nowhere(tmp_path):
