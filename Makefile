@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo app test check oracles audit mutations bench check-fresh
+.PHONY: demo app test check oracles round-trips audit mutations bench check-fresh
 
 demo: $(VENV)/.installed ## set up, train on the bundled corpus, open the dashboard
 	$(PY) -m carto_core demo $(ARGS)
@@ -22,6 +22,9 @@ test: check ## everything that CI runs
 
 oracles: $(VENV)/oracles/.installed ## compare our formulas with other people's programs
 	CARTO_ORACLES=required PYTHONPATH=$(VENV)/oracles $(PY) -m pytest tests/oracles $(ARGS)
+
+round-trips: $(VENV)/round-trips/.installed ## apply what plans leave in with the tools that it is for
+	CARTO_ROUND_TRIPS=required PYTHONPATH=$(VENV)/round-trips $(PY) -m pytest tests/round_trips $(ARGS)
 
 audit: $(VENV)/audit/.installed ## ask whether a package that we install has a known vulnerability
 	$(PY) .ci/audit_dependencies.py $(VENV)/audit/bin/pip-audit "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
@@ -55,6 +58,11 @@ $(VENV)/audit/.installed: | $(VENV)/.installed-dev
 $(VENV)/oracles/.installed: requirements-oracles.txt | $(VENV)/.installed-dev
 	rm -rf $(VENV)/oracles
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/oracles -r requirements-oracles.txt
+	touch $@
+
+$(VENV)/round-trips/.installed: requirements-round-trips.txt | $(VENV)/.installed-dev
+	rm -rf $(VENV)/round-trips
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/round-trips -r requirements-round-trips.txt
 	touch $@
 
 $(VENV)/mutations/.installed: requirements-mutations.txt | $(VENV)/.installed-dev

@@ -29,7 +29,7 @@ from carto_core.corpus.catalog import CATALOG, corpus_file
 from carto_core.corpus.fetching import fetch_corpus
 from carto_core.engine.executors import EXECUTORS, Executor, LocalExecutor, open_executor
 from carto_core.errors import Cancelled, CartoError, ConfigError
-from carto_core.export import EXPORTS
+from carto_core.export import EXPORTS, manifest_of
 from carto_core.interventions import DEFAULT_ALPHA, DEFAULT_GAMMA
 from carto_core.masking import SWITCH, is_forced
 from carto_core.probes import DEFAULT_MODELS, PROBES
@@ -713,18 +713,27 @@ def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:+.4f}"
 
 
-@cli.command()
+def _formats() -> str:
+    """Return what stands below the help of `export`: each format, what it writes and how it is applied."""
+    entries = [
+        f"{form.name}: {form.title}; for {form.reader}. Writes {form.writes}. {form.how}" for form in EXPORTS.values()
+    ]
+    return "\n\n".join(["Formats, of which docs/export-formats.md says more:", *entries])
+
+
+@cli.command(epilog=_formats())
 @_run_command
 @click.argument("plan_dir", metavar="PLAN_DIR")
 @click.option("--format", "file_format", type=click.Choice(list(EXPORTS)), default="parquet", show_default=True)
-@click.option("--out", required=True, type=OUT)
-@click.option("--without-canaries", is_flag=True, help="Leave out planted keys.")
+@click.option("--out", required=True, type=OUT, help="The file, or for some formats the folder, to write.")
+@click.option("--without-canaries", is_flag=True, help="Leave planted keys out of a list; a corpus never holds them.")
 @click.option("--corpus", is_flag=True, help="Write the cleaned corpus (JSONL) instead.")
 def export(*, run: str, runs_root: str | None, as_json: bool, plan_dir: str, out: Path, **how: Any) -> None:
-    """Write a plan's intervention list and its manifest, or the cleaned corpus."""
+    """Write a plan for the tool that applies it, with a manifest, or the cleaned corpus."""
     path = light.export(open_run(run, runs_root), plan_dir, out=out, **how)
     lineage.note_export(plan_dir)
-    _show({"path": str(path)}, str(path), as_json=as_json)
+    notes = [] if how["corpus"] else json.loads(manifest_of(path).read_text(encoding="utf-8"))["notes"]
+    _show({"path": str(path), "notes": notes}, "\n".join([str(path), *notes]), as_json=as_json)
 
 
 @cli.command()

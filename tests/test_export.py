@@ -10,7 +10,7 @@ import pytest
 
 from carto_core import __version__
 from carto_core.errors import PlanError
-from carto_core.export import COLUMNS, EXPORTS, export_corpus, export_list, read_plan, sampler_snippet, write_plan
+from carto_core.export import COLUMNS, EXPORTS, Outgoing, export_corpus, export_plan, read_plan, write_plan
 from carto_core.interventions import deduplicate, make_plan, plan_sha256
 from carto_core.selection import resolve
 from carto_core.store.rundir import update_manifest
@@ -44,7 +44,7 @@ def plan_for(table, ids, **kwargs):
 def write_list(run, table, out, *, plan=None, file_format="parquet", **kwargs):
     folder = write_plan(run, plan or plan_for(table, FIRST_AND_CANARIES, action="prune"), table)
     stored, facts = read_plan(folder, table)
-    return export_list(run, stored, facts, table=table, file_format=file_format, out=out, **kwargs)
+    return export_plan(Outgoing(run, stored, table, **kwargs), facts, file_format=file_format, out=out)
 
 
 def test_a_list_never_stands_beside_the_manifest_of_another(run, table, tmp_path, monkeypatch):
@@ -55,10 +55,10 @@ def test_a_list_never_stands_beside_the_manifest_of_another(run, table, tmp_path
         raise KeyboardInterrupt
 
     other = plan_for(table, [7], action="upsample")
-    folder = write_plan(run, other, table)
+    write_plan(run, other, table)
     monkeypatch.setattr("carto_core.export.write_json", killed)
     with pytest.raises(KeyboardInterrupt):
-        export_list(run, *read_plan(folder, table), table=table, file_format="parquet", out=out)
+        write_list(run, table, out, plan=other)
 
     assert pd.read_parquet(out)["sample_id"].tolist() == [7]
     assert [path.name for path in tmp_path.glob("list*")] == ["list.parquet"]
@@ -141,7 +141,7 @@ def test_a_plan_file_that_is_no_json_is_refused(run, table):
         read_plan(folder, table)
 
 
-@pytest.mark.parametrize("file_format", EXPORTS)
+@pytest.mark.parametrize("file_format", READERS)
 def test_a_list_holds_the_affected_rows_and_the_contracts_columns(file_format, run, table, tmp_path):
     path = write_list(run, table, tmp_path / "out" / "list", file_format=file_format)
 
@@ -208,7 +208,7 @@ def test_each_row_of_a_policy_names_its_own_action(run, table, tmp_path):
     assert rows["action"].tolist() == ["prune", "upsample", "reweight"]
 
 
-@pytest.mark.parametrize("file_format", EXPORTS)
+@pytest.mark.parametrize("file_format", READERS)
 def test_a_list_without_canaries_holds_no_planted_key(file_format, run, table, tmp_path):
     path = write_list(run, table, tmp_path / "list", file_format=file_format, without_canaries=True)
 
@@ -290,14 +290,14 @@ def test_the_cleaned_corpus_after_deduplication_has_each_text_once(run, table, t
     assert set(texts) == set(run.texts(np.flatnonzero(~table.is_canary)))
 
 
-def test_the_snippet_draws_and_weighs_a_dataset_as_the_list_says(run, table, tmp_path):
+def test_the_program_draws_and_weighs_a_dataset_as_the_list_says(run, table, tmp_path):
     pytest.importorskip("torch")
     plan = plan_for(table, [0, 1], action="prune")
     plan.repeats[2], plan.weights[3] = 3, 0.5
     path = write_list(run, table, tmp_path / "list.parquet", plan=plan)
     names = {"keys": table.key.tolist(), "dataset": list(range(len(table)))}
 
-    exec(compile(sampler_snippet(str(path)), "snippet", "exec"), names)
+    exec(compile(EXPORTS["parquet"].applied(str(path)), "program", "exec"), names)
 
     assert names["repeat"].tolist() == plan.repeats.tolist()
     np.testing.assert_array_equal(names["weight"].to_numpy(np.float32), plan.weights)

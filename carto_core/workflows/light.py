@@ -23,7 +23,7 @@ from carto_core.config import RunConfig, ScoreConfig
 from carto_core.engine.order import total_steps
 from carto_core.engine.side_by_side import num_workers
 from carto_core.errors import PlanError, RunCorrupt, RunNotSealed, SelectionError, UnknownNameError
-from carto_core.export import export_corpus, export_list, read_plan, read_plan_json, write_plan
+from carto_core.export import Outgoing, export_corpus, export_plan, read_plan, read_plan_json, write_plan
 from carto_core.preview.arms import Arm, Equal, arms_of
 from carto_core.probes import DEFAULT_MODELS, PROBES, require_models
 from carto_core.quadrants import Cuts
@@ -574,18 +574,16 @@ def export(
     without_canaries: bool = False,
     corpus: bool = False,
 ) -> Path:
-    """Write the intervention list of a plan with its manifest, or with `corpus` the cleaned corpus.
+    """Write a plan in one of the formats with its manifest, or with `corpus` the cleaned corpus.
 
     Raises:
-        PlanError: the plan cannot be read, or the format is unknown.
+        PlanError: the plan cannot be read, or see `export_plan`.
     """
     table = load_table(run)
     plan, facts = read_plan(plan_dir, table)
     if corpus:
         return export_corpus(run, plan, table, out=out)
-    return export_list(
-        run, plan, facts, table=table, file_format=file_format, out=out, without_canaries=without_canaries
-    )
+    return export_plan(Outgoing(run, plan, table, without_canaries), facts, file_format=file_format, out=out)
 
 
 def read_audit(run: Run, name: str) -> dict[str, Any] | None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import math
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,7 @@ import numpy as np
 import streamlit as st
 
 from carto_core import jobs
-from carto_core.export import EXPORTS, sampler_snippet
-from carto_core.masking import is_forced
+from carto_core.export import Outgoing
 from carto_core.plots.charts import arms_figure
 from carto_core.preview.arms import ARMS, expected_minutes
 from carto_core.preview.effects import METRICS, is_share, metric_of, read_measurement, read_partial, reading
@@ -25,7 +22,7 @@ from carto_core.store.rundir import resolve_runs_root
 from carto_core.types import Plan, SampleTable
 from carto_core.ui import cache, state
 from carto_core.ui.panels import chosen as selection_panel
-from carto_core.ui.panels import cleaning, estimate, groups, plans, quality, working
+from carto_core.ui.panels import cleaning, estimate, exporting, groups, plans, quality, working
 from carto_core.ui.panels.chosen import Chosen
 from carto_core.ui.shell import CHART, go, is_without_model, scored_run, theme, told
 from carto_core.ui.words import literal
@@ -85,7 +82,7 @@ def _below(run: Run, table: SampleTable, plan: Plan, plan_dir: Path, found: Esti
     go("calibration", "How often was the estimate right?")
     groups.effects(run, table, plan)
     groups.near_copies(run, table, plan)
-    _export(run, plan_dir, int(plan.affected.sum()))
+    exporting.box(Outgoing(run, plan, table), plan_dir)
 
 
 def _plan(run: Run, table: SampleTable, cuts: Cuts, chosen: Chosen) -> Plan | None:
@@ -281,44 +278,3 @@ def _report(run: Run, plan_dir: Path, table: SampleTable) -> None:
         on_click="ignore",
         help="One file about this run and plan, with what was measured. It holds no sample's text, and needs no network.",
     )
-
-
-def _export(run: Run, plan_dir: Path, num_rows: int) -> None:
-    st.subheader("Take the list with you")
-    first, second = st.columns([3, 3], vertical_alignment="bottom")
-    file_format = first.selectbox("Format", list(EXPORTS), index=list(EXPORTS).index("parquet"))
-    without = second.checkbox("Leave out planted canaries", help="Their keys do not exist in your own corpus.")
-    name = f"interventions.{file_format}"
-    made = _exported(run, plan_dir, name, file_format=file_format, without_canaries=without)
-    third, fourth, fifth = st.columns(3)
-    taken = functools.partial(lineage.note_export, plan_dir)
-    third.download_button(
-        f"Intervention list ({num_rows:,} rows planned)", made[0], name, on_click=taken, width="stretch"
-    )
-    fourth.download_button("Its manifest", made[1], f"{name}.manifest.json", on_click="ignore", width="stretch")
-    fifth.download_button(
-        "Cleaned corpus (JSONL)",
-        lambda: _cleaned(run, plan_dir),
-        "cleaned.jsonl",
-        on_click=taken,
-        width="stretch",
-        disabled=is_forced(),
-        help="The true texts, never masked: they are to be trained on."
-        + (" From this server only by command: python -m carto_core export ... --corpus" if is_forced() else ""),
-    )
-    with st.expander("Apply it in a PyTorch loop"):
-        st.code(sampler_snippet("interventions.parquet"), language="python")
-
-
-def _exported(run: Run, plan_dir: Path, name: str, *, file_format: str, without_canaries: bool) -> tuple[bytes, bytes]:
-    """Return the list and its manifest, from one and the same writing."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = light.export(
-            run, plan_dir, file_format=file_format, out=Path(folder) / name, without_canaries=without_canaries
-        )
-        return path.read_bytes(), path.with_name(f"{name}.manifest.json").read_bytes()
-
-
-def _cleaned(run: Run, plan_dir: Path) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        return light.export(run, plan_dir, file_format="jsonl", out=Path(folder) / "c.jsonl", corpus=True).read_bytes()
