@@ -2,8 +2,9 @@
 
     with carto_core.record("data/runs/mine", corpus="corpus.jsonl") as rec:
         for batch in loader:
+            with rec.watch(batch["key"]):  # or, with losses at hand: rec.log(batch["key"], losses, num_tokens)
+                loss = model(batch)
             ...
-            rec.log(batch["key"], losses, num_tokens)
         rec.snapshot()
 
 The recorder never raises into the loop and never waits for the device at a step: losses stay where they are until a
@@ -17,7 +18,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -157,7 +158,26 @@ class Recorder:
             num_tokens: int[B], predicted tokens behind each loss; None counts one each. A sample with 0 is left out.
             kind: `during` for the training batch; `after` for a sweep that measures all samples under the same weights.
         """
-        self._guarded(lambda: self._log(keys, losses, num_tokens, kind))
+        self.guarded(lambda: self._log(keys, losses, num_tokens, kind))
+
+    @contextmanager
+    def watch(self, keys: Any) -> Iterator[None]:
+        """Note the losses of one batch as they are computed inside the `with`: no second pass over the vocabulary.
+
+        For a step that calls `torch.nn.functional.cross_entropy` once and reduces it to a mean or a sum, in the model or
+        outside, over tokens that lie sample by sample; any other loss is for `log`. Neither loss nor gradient changes.
+
+        Args:
+            keys: as for `log`.
+        """
+        if self.failure is not None:
+            yield
+            return
+        from carto_core.integrations.watching import watching_losses  # needs torch, which `log` does not
+
+        with watching_losses() as seen:
+            yield
+        self.guarded(lambda: self._log(keys, *seen.sample_losses(None, num_samples=len(keys)), "during"))
 
     def snapshot(self, *, step: int | None = None, epoch: float | None = None) -> None:
         """End a snapshot: write what was logged since the last one.
@@ -166,11 +186,11 @@ class Recorder:
             step: optimizer steps so far; None counts the calls of `log` with kind `during`.
             epoch: passes over the data so far; None counts the snapshots.
         """
-        self._guarded(lambda: self._snapshot(step, epoch))
+        self.guarded(lambda: self._snapshot(step, epoch))
 
     def rewind(self, step: int) -> None:
         """Forget the snapshots after an optimizer step: a loop that goes on from a checkpoint takes them again."""
-        self._guarded(lambda: self._rewind(step))
+        self.guarded(lambda: self._rewind(step))
 
     def close(self, error: BaseException | None = None) -> None:
         """End the recording; what leaving `with` does.
@@ -181,15 +201,45 @@ class Recorder:
         if self._writer is None:
             return
         if error is None:
-            self._guarded(self._finish)
+            self.guarded(self._finish)
         else:
             said = f": {error}" if str(error) else ""
-            self._guarded(
+            self.guarded(
                 lambda: self._tell(
                     status="interrupted", error=f"the training loop ended with {type(error).__name__}{said}"
                 )
             )
         self._writer = None
+
+    def guarded(self, work: Callable[[], None]) -> None:
+        """Do something beside the loop that must not hurt it: what goes wrong is said once, and ends the recording."""
+        if self.failure is not None:
+            return
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 (whatever it is, the training goes on)
+            self.failure = str(error) if isinstance(error, CartoError) else f"{type(error).__name__}: {error}"
+            self._waiting = {}
+            _log.error(
+                "GenDataCarto STOPPED RECORDING %s (rank %d): %s. The training goes on; what was recorded before is kept "
+                "and can be sealed with: python -m carto_core seal %s",
+                self.out, self.rank, self.failure, self.out,
+            )  # fmt: skip
+            with suppress(Exception):
+                self._tell(status="interrupted", error=self.failure)
+
+    def require_numbers(self) -> None:
+        """Check that samples can be known by the number of their row.
+
+        Raises:
+            ConfigError: the corpus gives its rows other names.
+        """
+        rows = self._begins_with["rows"]
+        if rows and not any(row.key.isdecimal() for row in rows):
+            raise ConfigError(
+                f"the corpus names its rows (the first is {rows[0].key!r}), and the loop knows only their numbers: keep the "
+                "column with the keys when you tokenize the data set"
+            )
 
     def _begin(self, base: Folder) -> None:
         if self._resume and "run.json" in base.names():
@@ -278,23 +328,6 @@ class Recorder:
             if time.monotonic() > deadline:
                 raise RunError(f"{self.out}: waited {RANK_S:.0f} s for {what}, in vain; is there a rank that has died?")
             time.sleep(0.05)
-
-    def _guarded(self, work: Callable[[], None]) -> None:
-        """Do something for the loop's sake that must not hurt it: what goes wrong is said once, and ends the recording."""
-        if self.failure is not None:
-            return
-        try:
-            work()
-        except Exception as error:  # noqa: BLE001 (whatever it is, the training goes on)
-            self.failure = str(error) if isinstance(error, CartoError) else f"{type(error).__name__}: {error}"
-            self._waiting = {}
-            _log.error(
-                "GenDataCarto STOPPED RECORDING %s (rank %d): %s. The training goes on; what was recorded before is kept "
-                "and can be sealed with: python -m carto_core seal %s",
-                self.out, self.rank, self.failure, self.out,
-            )  # fmt: skip
-            with suppress(Exception):
-                self._tell(status="interrupted", error=self.failure)
 
 
 class _Waiting:
