@@ -1,6 +1,6 @@
 """What recording `during` losses costs a training that is not ours: a plain loop, a Trainer, a LightningModule.
 
-    python -m benchmarks.recorder_overhead [--pairs 200] [--only plain hf lightning] [--device cuda]
+    python -m benchmarks.recorder_overhead [--pairs 800] [--only plain hf lightning] [--device cuda]
 
 One training is recorded at every other step, in the order on off off on: the same model, optimizer and memory, which two trainings side
 by side would not have (their steps differ by up to a tenth for no reason of ours). A step is all that happens from the end of the last
@@ -210,7 +210,7 @@ def measure(name: str, *, pairs: int, device: str) -> dict[str, Any]:
 def main() -> None:
     """Print one line a framework, and keep the figures."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=200)
+    parser.add_argument("--pairs", type=int, default=800)
     parser.add_argument("--only", nargs="+", choices=FRAMEWORKS, default=list(FRAMEWORKS))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--out", type=Path, default=RESULTS)

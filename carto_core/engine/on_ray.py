@@ -13,10 +13,12 @@ import os
 import re
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -36,6 +38,7 @@ from carto_core.types import Progress
 
 RETRIES = 2  # of a piece whose worker or node died
 REACHED_WITHIN_S = 20
+HEAD_ASKED, HEAD_WITHIN_S = 3, 3  # times, seconds each
 SWEPT_WITHIN_S = 15
 GRACE_S = 5  # for a piece that is stopped to remove what it wrote
 SAME_EVERYWHERE = ("torch", "numpy", "tokenizers")  # what numbers depend on; Ray itself compares Ray and Python
@@ -199,6 +202,7 @@ class _Sweep:
 
         manifest = run.manifest
         self.needs = _needs(manifest)
+        self.head = ray.get_runtime_context().gcs_address
         executor.require_room(self.needs)
         self.executor, self.function, self.stage = executor, function, stage
         self.missing, self.waiting = missing, deque(missing)
@@ -219,6 +223,7 @@ class _Sweep:
         import ray
 
         while self.waiting or self.running:
+            self._require_head()
             progress(self.stage, self.num_done + sum(self._shares_running()), len(self.missing))
             while self.waiting and len(self.running) < self.executor.room(self.needs):
                 path = self.waiting.popleft()
@@ -228,6 +233,19 @@ class _Sweep:
             for reference in done:
                 self._take(reference)
         progress(self.stage, self.num_done, len(self.missing))
+
+    def _require_head(self) -> None:
+        """Raise ExecutorError where the cluster's head is gone, before Ray ends this process for that without a word."""
+        host, _, port = self.head.rpartition(":")
+        for _ in range(HEAD_ASKED):
+            with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=HEAD_WITHIN_S):
+                return
+            time.sleep(POLL_S)
+        self.running, self.is_killed = {}, False  # nobody is left who could end them
+        raise ExecutorError(
+            f"{self.stage}: the Ray cluster at {self.head} does not answer any more; what was finished is kept, start again "
+            "to go on"
+        )
 
     def stop(self) -> None:
         """End what runs: asked first, so that it removes its files, and then by force; nodes keep nothing of either."""

@@ -18,9 +18,9 @@ from carto_core.engine import on_ray
 from carto_core.engine.executors import open_executor
 from carto_core.engine.on_ray import files_to_send
 from carto_core.errors import Cancelled, ConfigError, ExecutorError, TrainingDiverged, UnknownNameError
-from carto_core.store.reader import open_run
+from carto_core.preview.arms import arms_of
+from carto_core.preview.measured import train_arms
 from carto_core.workflows import light
-from carto_core.workflows.measuring import measure_plans
 from tests import tiny
 from tests.engine import pieces
 
@@ -41,14 +41,10 @@ def run(tmp_path):
     return tiny.make_run(tmp_path / "tiny")
 
 
-def copied_to(path, run):
-    shutil.copytree(run.files.path, path)
-    return open_run(path)
-
-
-def without_clock(measured):
-    arms = [{name: value for name, value in arm.items() if name != "wall_s"} for arm in measured["arms"]]
-    return {name: value for name, value in measured.items() if name != "created"} | {"arms": arms}
+def results(path):
+    """What every arm came to, by file name, but for how long it took."""
+    found = {arm.name: json.loads(arm.read_text()) for arm in (path / "previews" / "arms").iterdir()}
+    return {name: {key: value for key, value in arm.items() if key != "wall_s"} for name, arm in found.items()}
 
 
 class Here:
@@ -57,27 +53,26 @@ class Here:
     num_workers = staticmethod(lambda manifest: 1)
 
     def __call__(self, function, run_path, pieces, paths, *, stage, progress):
-        for piece, path in zip(pieces, paths, strict=True):
+        for path, piece in zip(paths, pieces, strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
             function(run_path, *piece, path)
 
 
 def test_a_sweep_gives_the_numbers_that_it_gives_here_bit_for_bit(trained_run, ray_executor, tmp_path):
-    here, there = (copied_to(tmp_path / name / "trained", trained_run) for name in ("local", "ray"))
-    plans = {}
-    for run in (here, there):
-        tops = [light.select(run, {"type": "top", "by": "consolidation", "q": q}) for q in (0.1, 0.2)]
-        plans[run] = [light.save_plan(run, light.plan_action(run, top, action="prune")) for top in tops]
+    here, there = (tmp_path / name / "trained" for name in ("here", "ray"))
+    for copy in (here, there):
+        shutil.copytree(trained_run.files.path, copy)
+    table, tops = light.load_table(trained_run), [{"type": "top", "by": "consolidation", "q": q} for q in (0.1, 0.2)]
+    plans = [light.plan_action(trained_run, light.select(trained_run, top), action="prune") for top in tops]
+    how = {"seeds": 1, "equal": "steps", "audits": ("extraction", "perplexity")}
+    arms = [arm for plan in plans for arm in arms_of(trained_run, plan, table, **how)]
 
-    local = measure_plans(here, plans[here], seeds=1, executor=Here())
-    on_ray = measure_plans(there, plans[there], seeds=1, executor=ray_executor)
+    train_arms(here, arms, progress=lambda *_: None, executor=Here())
+    train_arms(there, arms, progress=lambda *_: None, executor=ray_executor)
 
-    assert [without_clock(one) for one in on_ray] == [without_clock(one) for one in local]
-    assert len(list((there.files.previews / "arms").iterdir())) == 6, "unchanged and unique texts are trained once"
-    for plan, measured in zip(plans[there], on_ray, strict=True):
-        folder = light.measurement_dir(there, plan)
-        assert json.loads((folder / "measure.json").read_text()) == measured
-        assert not (folder / "partial.json").exists()
-        assert json.loads((folder / "progress.jsonl").read_text().splitlines()[-1])["stage"] == "complete"
+    assert results(there) == results(here)
+    assert len(results(there)) == 6, "unchanged and unique texts are trained once"
+    assert len({json.dumps(result) for result in results(there).values()}) == 6
 
 
 def test_a_node_gets_what_a_training_reads_and_keeps_nothing(run, ray_executor, tmp_path):
@@ -121,13 +116,15 @@ def test_a_piece_whose_worker_dies_is_tried_twice_more(run, ray_executor, tmp_pa
         assert not (tmp_path / "a").exists()
 
 
-def test_progress_comes_back_while_pieces_run_and_to_cancel_leaves_none_of_them(run, ray_executor, tmp_path):
+def test_progress_comes_back_while_a_piece_runs_and_to_cancel_leaves_none(run, ray_executor, tmp_path, monkeypatch):
     run.files.tokenizer.write_text("{}")
+    assert ray_executor.num_workers(run.manifest) == 2
+    monkeypatch.setattr(ray_executor, "workers", 1)  # of the two that there is room for
     seen = []
 
     def cancel(stage, done, total):
         seen.append((stage, done, total))
-        if done == 0.5:
+        if done == 0.25:
             raise Cancelled("enough")
 
     paths = [tmp_path / "a", tmp_path / "b", tmp_path / "c"]
@@ -137,8 +134,7 @@ def test_progress_comes_back_while_pieces_run_and_to_cancel_leaves_none_of_them(
         )
 
     assert seen[0] == ("testing", 0, 3)
-    assert sorted(path.name for path in tmp_path.glob("*.pid")) == ["a.pid", "b.pid"], "two at a time"
-    assert len(list(tmp_path.glob("*.at"))) == 2
+    assert sorted(path.name for path in tmp_path.glob("*.pid")) == ["a.pid"], "one at a time"
     assert not [path for path in tmp_path.glob("*.at") if Path(path.read_text()).exists()]
     assert not any(path.exists() for path in paths)
 
@@ -210,6 +206,19 @@ def test_a_node_that_lacks_a_library_ends_in_a_sentence(run, ray_executor, tmp_p
 
     with pytest.raises(ExecutorError, match=r"a node cannot run this program .*No module named 'only_here'"):
         ray_executor(unimportable(), run.files.path, [()], [tmp_path / "a"], **QUIET)
+
+
+def test_a_cluster_whose_head_is_gone_ends_in_a_sentence(run, ray_executor, tmp_path, monkeypatch):
+    run.files.tokenizer.write_text("{}")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        gone = f"127.0.0.1:{server.getsockname()[1]}"
+    ray_executor.num_workers(run.manifest)
+    from ray.runtime_context import RuntimeContext  # loaded by now
+
+    monkeypatch.setattr(RuntimeContext, "gcs_address", gone)
+
+    with pytest.raises(ExecutorError, match=f"testing: the Ray cluster at {gone} does not answer any more"):
+        ray_executor(pieces.diverge, run.files.path, [()], [tmp_path / "a"], **QUIET)
 
 
 # Without any Ray

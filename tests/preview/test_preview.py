@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 
 from carto_core import cli
-from carto_core.errors import ConfigError
+from carto_core.engine.executors import LocalExecutor
+from carto_core.errors import Cancelled, ConfigError
 from carto_core.interventions import oracle
 from carto_core.preview.arms import arms_of, draw_control, expected_minutes
 from carto_core.preview.effects import effects_of, half_width, mean_of, metric_of, paired_interval, read_partial
@@ -244,6 +245,16 @@ def test_a_sweep_goes_on_with_the_plans_that_are_not_yet_known_well_enough(run, 
 
     assert (one["seeds"], one["stopped_early"]) == ([0, 1, 2], True)
     assert (other["seeds"], other["stopped_early"]) == ([0, 1, 2, 3, 4], False)
+
+
+def test_retrains_run_where_they_were_asked_to(run, monkeypatch):
+    def refuse(run_path, arms, *, progress, executor):
+        raise Cancelled(f"on {executor.workers}")
+
+    monkeypatch.setattr(measuring, "train_arms", refuse)
+
+    with pytest.raises(Cancelled, match="on 17"):
+        measure_plan(run, light.save_plan(run, prune(run)), executor=LocalExecutor(workers=17))
 
 
 def test_where_to_write_is_asked_of_one_plan_alone(run, tmp_path):
