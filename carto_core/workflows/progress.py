@@ -71,13 +71,20 @@ class ProgressFile:
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Turn SIGTERM, which is how a job is cancelled, into `Cancelled`."""
+    told = False
 
     def stop(signum: int, frame: FrameType | None) -> None:
+        nonlocal told
+        told = True
         raise Cancelled(STOPPED)
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
+    except KeyboardInterrupt:
+        if told:  # within a query of DuckDB, which tells no signal from another
+            raise Cancelled(STOPPED) from None
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 

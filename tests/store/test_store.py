@@ -14,7 +14,16 @@ import psutil
 import pytest
 
 from carto_core.config import RunConfig
-from carto_core.errors import ConfigError, DiskError, RunCorrupt, RunError, RunExists, RunNotFound, RunNotSealed
+from carto_core.errors import (
+    Cancelled,
+    ConfigError,
+    DiskError,
+    RunCorrupt,
+    RunError,
+    RunExists,
+    RunNotFound,
+    RunNotSealed,
+)
 from carto_core.store.reader import Run, open_run
 from carto_core.store.rundir import (
     RunDir,
@@ -31,6 +40,7 @@ from carto_core.store.rundir import (
 )
 from carto_core.store.writer import PartWriter
 from carto_core.types import Snapshot
+from carto_core.workflows.progress import stoppable
 from carto_core.workflows.training import resume_run, train_run
 from tests.texts import sentences, tiny_config, write_jsonl
 from tests.tiny import make_run
@@ -185,6 +195,15 @@ def test_ctrl_c_within_a_query_is_ctrl_c(tmp_path):
     timer.start()
 
     with pytest.raises(KeyboardInterrupt):
+        run.query("select count(*) from range(10000000000) a, range(1000) b where a.range % 7 = b.range")
+
+
+def test_a_cancel_within_a_query_is_a_cancel(tmp_path):
+    run = make_run(tmp_path / "a")
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+
+    with pytest.raises(Cancelled), stoppable():
         run.query("select count(*) from range(10000000000) a, range(1000) b where a.range % 7 = b.range")
 
 
