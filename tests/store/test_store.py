@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import duckdb
 import numpy as np
@@ -198,13 +199,11 @@ def test_ctrl_c_within_a_query_is_ctrl_c(tmp_path):
         run.query("select count(*) from range(10000000000) a, range(1000) b where a.range % 7 = b.range")
 
 
-def test_a_cancel_within_a_query_is_a_cancel(tmp_path):
-    run = make_run(tmp_path / "a")
-    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.start()
-
+def test_a_cancel_that_a_query_swallowed_is_still_a_cancel():
     with pytest.raises(Cancelled), stoppable():
-        run.query("select count(*) from range(10000000000) a, range(1000) b where a.range % 7 = b.range")
+        with suppress(Cancelled):
+            signal.raise_signal(signal.SIGTERM)
+        raise KeyboardInterrupt  # what the reader makes of DuckDB's own error, which names no signal
 
 
 def test_a_run_that_cannot_be_made_leaves_nothing_and_is_listed_nowhere(tmp_path):
