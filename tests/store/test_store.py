@@ -201,9 +201,14 @@ def test_ctrl_c_within_a_query_is_ctrl_c(tmp_path):
 
 def test_a_cancel_that_a_query_swallowed_is_still_a_cancel():
     with pytest.raises(Cancelled), stoppable():
-        with suppress(Cancelled):
-            signal.raise_signal(signal.SIGTERM)
-        raise KeyboardInterrupt  # what the reader makes of DuckDB's own error, which names no signal
+        swallow_a_cancel()
+
+
+def swallow_a_cancel():
+    """As a query does: DuckDB's own error names no signal, and the reader makes of it what Ctrl-C would be."""
+    with suppress(Cancelled):
+        signal.raise_signal(signal.SIGTERM)
+    raise KeyboardInterrupt
 
 
 def test_a_run_that_cannot_be_made_leaves_nothing_and_is_listed_nowhere(tmp_path):
