@@ -190,6 +190,15 @@ def test_what_a_killed_process_left_of_a_file_is_removed_by_the_next_that_writes
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.fixture
+def _ctrl_c():
+    """What a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c")
 def test_ctrl_c_within_a_query_is_ctrl_c(tmp_path):
     run = make_run(tmp_path / "a")
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
