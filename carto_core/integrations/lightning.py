@@ -85,8 +85,13 @@ class CartoCallback(Callback):
         self._last_step = trainer.global_step
         if not hasattr(trainer.train_dataloader, "batch_sampler"):
             self._drawn = None  # several loaders: nobody knows which rows are whose
-        self._step = pl_module.training_step
-        pl_module.training_step = self._training_step
+        self._step = step = pl_module.training_step
+
+        @functools.wraps(step)  # Lightning looks at its parameters
+        def training_step(batch: Any, *args: Any, **others: Any) -> Any:
+            return self._training_step(batch, *args, **others)
+
+        pl_module.training_step = training_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -29,7 +29,7 @@ _here = threading.local()
 class TokenLosses:
     """While it is entered, notes the token losses of each cross entropy of this thread that reduces them to one number.
 
-    The number, and the gradient, are what they would have been: only the reduction is done here. A call that weighs or
+    The gradient is the same to the last bit, and the number but for the order of its sum: only that is done here. A call that weighs or
     smooths labels is left as it is, and so is one that asks for the losses themselves: who does masks some of them later.
 
     Attributes:

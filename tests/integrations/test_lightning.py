@@ -130,6 +130,19 @@ def test_a_training_that_goes_on_from_its_checkpoint_goes_on_with_its_recording(
     assert not np.isnan(run.trajectories("during")).any()
 
 
+def test_a_step_that_takes_the_batch_alone_is_called_as_it_was(tmp_path):
+    class Short(Module):
+        def training_step(self, batch):
+            return super().training_step(batch, 0)
+
+    callback, module = CartoCallback(tmp_path / "mine"), Short("of the step")
+
+    fit(tmp_path, module, callback, max_epochs=1)
+
+    assert callback.recorder.failure is None
+    np.testing.assert_allclose(open_run(tmp_path / "mine").trajectories("during"), twin_losses(module), rtol=1e-5)
+
+
 def test_a_second_fit_with_the_same_loader_is_recorded_too(tmp_path):
     loader = DataLoader(token_rows(), batch_size=4, collate_fn=padded)
     for name in ("first", "second"):
