@@ -201,7 +201,7 @@ def cli() -> None:
     "--corpus",
     default=None,
     metavar="NAME|PATH",
-    help=f"A named corpus ({', '.join(CATALOG)}), or a file or a folder of JSONL, Parquet, CSV, text.",
+    help=f"A named corpus ({', '.join(CATALOG)}), or a file or a folder of JSONL, Parquet, CSV, text, or a saved data set.",
 )
 @click.option("--text-column", default="text", show_default=True)
 @click.option("--key-column", default=None, help="Your own unique ids (default: `key`, else FILE/ROW).")

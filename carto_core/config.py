@@ -62,7 +62,8 @@ class CorpusConfig(_Config):
     """Where samples come from, and how the text becomes training and validation tokens.
 
     Attributes:
-        path: a file (or a folder of files) of JSONL, Parquet, CSV or text, or a named corpus (`demo` is bundled).
+        path: a file (or a folder of files) of JSONL, Parquet, CSV or text, a data set that `datasets` saved to disk, or a
+            named corpus (`demo` is bundled); see `corpus.files`.
         text_column: column that holds the text.
         key_column: column with the user's own unique ids; None takes `key` where there is one, else `{file}/{row}`.
         split: how a plain text file is cut into samples.

@@ -81,7 +81,11 @@ class Budget:
         self.spend(path, max(sum(group.total_byte_size for group in groups), ROW_BYTES * metadata.num_rows))
         self.spent = before
         for batch in file.iter_batches(batch_size=BATCH_ROWS):
-            self.spend(path, int(_row_bytes(batch).sum()))
+            self.spend_batch(path, batch)
+
+    def spend_batch(self, path: Path, batch: pa.RecordBatch) -> None:
+        """Note what a batch unfolds to; see `spend`."""
+        self.spend(path, int(_row_bytes(batch).sum()))
 
 
 def slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

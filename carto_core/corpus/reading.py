@@ -1,4 +1,4 @@
-"""Read a user's corpus from JSONL, Parquet, CSV or plain text into rows with stable keys.
+"""Read a user's corpus from JSONL, Parquet, CSV, plain text or a saved data set into rows with stable keys.
 
 Columns other than key, text and source travel along as `meta`. Nothing is cut, cleaned or reordered: what cannot be kept
 as it is, is refused. `limits` says how large a corpus and one text may be.
@@ -23,12 +23,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from carto_core.config import CorpusConfig
-from carto_core.corpus.catalog import CATALOG, prepared_file
+from carto_core.corpus.arrow_streams import arrow_batches
+from carto_core.corpus.files import TEXT_SUFFIXES, arrow_files, corpus_files, source_name
 from carto_core.corpus.limits import BATCH_ROWS, Budget, max_text_chars, slices, too_long
 from carto_core.errors import CorpusError
 
 MAX_NAME_CHARS = 1000  # of a key or a source
-TEXT_SUFFIXES = (".txt", ".text", ".md")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,10 @@ class Row:
     """One sample as the user has it.
 
     Attributes:
-        key: unique and stable; the user's own, or `{file}/{row}` with row counted from 0.
+        key: unique and stable; the user's own, or `{file}/{row}` with row counted from 0; of a data set
+            saved to disk the folder's name stands for the file, and rows are counted through all of its files.
         text: never empty.
-        source: the `source` column where there is one, else the file's stem.
+        source: the `source` column where there is one, else the file's stem, without the number of a shard.
         meta: the user's other columns, JSON-ready.
     """
 
@@ -52,14 +53,15 @@ def read_corpus(config: CorpusConfig) -> list[Row]:
     """Return all rows of the corpus, in the order of its files.
 
     Args:
-        config: `path` is a file, a folder of files (read in order of name), or a name in `CATALOG`.
+        config: whose `path` is one that `corpus_files` knows.
 
     Raises:
         CorpusError: the path or a column is missing, a named corpus is not fetched, a file or a line cannot be parsed, a text
             or key is none, keys repeat, something is larger than `limits` allows, or no row holds text.
     """
     budget = Budget()
-    rows = [row for path in _files_of(config.path) for row in _read_file(path, config, budget)]
+    files = corpus_files(config.path)
+    rows = [row for path, name in files.items() for row in _read_file(path, name, config, budget)]
     if not rows:
         raise CorpusError(f"{config.path} holds no text; a corpus needs at least one non-empty row")
     _require_unique_keys(rows, config)
@@ -76,8 +78,8 @@ def rows_of(records: Iterable[Mapping[str, Any]], config: CorpusConfig) -> list[
     Raises:
         CorpusError: see `read_corpus`.
     """
-    path = Path(config.path)
-    found = (_row_of(dict(record), number=i, path=path, config=config) for i, record in enumerate(records))
+    name = Path(config.path).name
+    found = (_row_of(dict(record), number=i, name=name, config=config) for i, record in enumerate(records))
     rows = [row for row in found if row.text.strip()]
     _require_unique_keys(rows, config)
     return rows
@@ -91,33 +93,15 @@ def corpus_sha256(rows: list[Row]) -> str:
     return digest.hexdigest()
 
 
-def _files_of(path: str) -> list[Path]:
-    if path in CATALOG:
-        return [prepared_file(path)]
-    root = Path(path)
-    try:
-        files = sorted(p for p in root.iterdir() if p.suffix.lower() in _READERS) if root.is_dir() else [root]
-        odd = [file.name for file in files if not file.is_file()]
-    except (OSError, ValueError) as error:
-        raise CorpusError(f"no corpus at {path[:200]!r}: {getattr(error, 'strerror', None) or error}") from None
-    if not files:
-        raise CorpusError(f"{path} is a folder without any {', '.join(_READERS)} file")
-    if odd and files == [root]:
-        raise CorpusError(f"no corpus at {path}: there is no such file or folder")
-    if odd:
-        raise CorpusError(f"{odd[0]} in the folder {path} is no file that can be read; take it out of the folder")
-    return files
-
-
-def _read_file(path: Path, config: CorpusConfig, budget: Budget) -> Iterator[Row]:
-    reader = _READERS.get(path.suffix.lower())
+def _read_file(path: Path, name: str, config: CorpusConfig, budget: Budget) -> Iterator[Row]:
+    reader = _read_dataset if path.is_dir() else _READERS.get(path.suffix.lower())
     if reader is None:
         raise CorpusError(
-            f"{path.name}: cannot read {path.suffix or 'a file without suffix'}; give {', '.join(_READERS)}"
+            f"{path.name}: cannot read {path.suffix or 'a file without suffix'}; give {', '.join(_READERS)}, or a folder"
         )
     try:
         for number, record in enumerate(reader(path, config, budget)):
-            row = _row_of(record, number=number, path=path, config=config)
+            row = _row_of(record, number=number, name=name, config=config)
             if row.text.strip():
                 yield row
     except UnicodeDecodeError as error:
@@ -125,11 +109,12 @@ def _read_file(path: Path, config: CorpusConfig, budget: Budget) -> Iterator[Row
             f"{path.name} is not UTF-8 text: {error.reason} (byte {error.start}); save it as UTF-8"
         ) from None
     except (pa.ArrowException, csv.Error, OSError, OverflowError) as error:
-        raise CorpusError(f"{path.name} cannot be read as {path.suffix}: {error}") from None
+        form = path.suffix if path.is_file() else "a data set that was saved to disk"
+        raise CorpusError(f"{path.name} cannot be read as {form}: {error}") from None
 
 
-def _row_of(record: dict[str, Any], *, number: int, path: Path, config: CorpusConfig) -> Row:
-    where = f"{path.name}, row {number}"
+def _row_of(record: dict[str, Any], *, number: int, name: str, config: CorpusConfig) -> Row:
+    where = f"{name}, row {number}"
     text = _column(record, config.text_column, where=where, flag="--text-column")
     if not isinstance(text, str):
         raise CorpusError(f"{where}: column {config.text_column!r} holds {type(text).__name__}, not text")
@@ -139,8 +124,9 @@ def _row_of(record: dict[str, Any], *, number: int, path: Path, config: CorpusCo
     if config.key_column or record.get("key") is not None:
         key = as_name(_column(record, key_column, where=where, flag="--key-column"), f"{where}: column {key_column!r}")
     else:
-        key = f"{path.name}/{number}"
-    source = path.stem if record.get("source") in (None, "") else as_name(record["source"], f"{where}: column 'source'")
+        key = f"{name}/{number}"
+    named = record.get("source") not in (None, "")
+    source = as_name(record["source"], f"{where}: column 'source'") if named else source_name(name)
     taken = {config.text_column, key_column, "source", "meta"}
     nested = record.get("meta")
     meta = dict(nested) if isinstance(nested, dict) else {} if nested is None else {"meta": nested}
@@ -255,6 +241,14 @@ def _read_parquet(path: Path, config: CorpusConfig, budget: Budget) -> Iterator[
     with pq.ParquetFile(path, read_dictionary=leaves) as file:
         budget.spend_parquet(path, file)
         for batch in file.iter_batches(batch_size=BATCH_ROWS):
+            for rows in slices(batch):
+                yield from rows.to_pylist()
+
+
+def _read_dataset(path: Path, config: CorpusConfig, budget: Budget) -> Iterator[dict[str, Any]]:
+    for file in arrow_files(path):
+        for batch in arrow_batches(file, budget):
+            _require_distinct(file, batch.schema.names)
             for rows in slices(batch):
                 yield from rows.to_pylist()
 

@@ -15,6 +15,8 @@ import streamlit as st
 
 from carto_core.compare import Comparison, WhichCuts
 from carto_core.config import CorpusConfig
+from carto_core.corpus.files import files_read
+from carto_core.errors import CorpusError
 from carto_core.masking import mask_beginning
 from carto_core.preview.estimate import Estimator
 from carto_core.quadrants import Cuts
@@ -138,9 +140,9 @@ def corpus_facts(corpus: CorpusConfig) -> CorpusFacts:
     Raises:
         CorpusError: see `inspect_corpus`.
     """
-    path, stamps = Path(corpus.path), []
-    with suppress(OSError):  # reading it says what is wrong
-        stamps = [_stamp(file) for file in ([path, *sorted(path.iterdir())] if path.is_dir() else [path])]
+    stamps = []
+    with suppress(OSError, CorpusError):  # reading it says what is wrong
+        stamps = [_stamp(file) for file in files_read(corpus.path)]
     return _corpus_facts(corpus, tuple(stamps))
 
 

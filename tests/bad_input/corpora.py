@@ -67,6 +67,58 @@ def _flipped():
     return whole[:30] + bytes(60) + whole[90:]
 
 
+ARROW = "data-0.arrow"
+TWICE = pa.Table.from_arrays([pa.array(["a"])] * 2, names=["text", "text"])
+VIEWS = pa.table({"text": pa.array(["a", "b"], pa.string_view())})
+NESTED_VIEWS = pa.table({"text": ["a", "b"], "m": pa.array([["a"], ["b"]], pa.list_(pa.string_view()))})
+
+
+def _saved(name, spoil, says):
+    """A data set as `save_to_disk` writes it, then spoilt."""
+
+    def fill(folder):
+        _stream(folder, {"text": [row["text"] for row in GOOD]})
+        _state(folder, ARROW)
+        spoil(folder)
+
+    return _folder(name, fill, says)
+
+
+def _stream(folder, columns, compression=None):
+    table = columns if isinstance(columns, pa.Table) else pa.table(columns)
+    with pa.ipc.new_stream(
+        folder / ARROW, table.schema, options=pa.ipc.IpcWriteOptions(compression=compression)
+    ) as stream:
+        stream.write_table(table)
+
+
+def _state(folder, filename, picks=()):
+    state = {"_data_files": [{"filename": filename}], "_indices_data_files": list(picks)}
+    (folder / "state.json").write_text(json.dumps(state))
+
+
+def _splits(folder, names):
+    (folder / "state.json").unlink()
+    (folder / "dataset_dict.json").write_text(json.dumps({"splits": names}))
+
+
+def _cut(path, size):
+    path.write_bytes(path.read_bytes()[:size])
+
+
+def _climbing(folder):
+    """Offsets of three texts, the last of which ends far behind the texts' bytes."""
+    _stream(folder, {"text": ["a", "b", "c"]})
+    whole, offsets = (folder / ARROW).read_bytes(), b"".join(n.to_bytes(4, "little") for n in (1, 2, 3))
+    assert whole.count(offsets) == 1
+    (folder / ARROW).write_bytes(whole.replace(offsets, offsets[:8] + (10**6).to_bytes(4, "little")))
+
+
+def _dictionary():
+    same = pa.DictionaryArray.from_arrays(pa.array([0] * 3_000_000, pa.int32()), pa.array(["x" * 1000]))
+    return pa.table({"text": same})
+
+
 ODD = {  # read as they are: keys and texts must come out unchanged
     "emoji, right-to-left and combining text": [EMOJI, BIDI, COMBINED],
     "NUL and other control characters in a text": ["a\0b", "bell \a", "escape \x1b[31m"],
@@ -163,6 +215,26 @@ CASES = [
     ),
     _folder("a pipe that never speaks", lambda folder: os.mkfifo(folder / "x.jsonl"), ("x.jsonl", "no file")),
     _folder("a file whose name is no UTF-8", lambda folder: _named(folder, b"\xff.txt"), ("its key", "surrogate")),
+    _saved("a data set whose file is gone", lambda f: (f / ARROW).unlink(), ("'data-0.arrow'", "no such file")),
+    _saved("a data set cut in the middle", lambda f: _cut(f / ARROW, 300), ("data set that was saved to disk",)),
+    _saved("a data set of zeros", lambda f: (f / ARROW).write_bytes(bytes(999)), ("data set that was saved to disk",)),
+    _saved("a data set of bytes for a text", lambda f: _stream(f, {"text": [b"a", b"b"]}), ("bytes, not text",)),
+    _saved("a data set with a column twice", lambda f: _stream(f, TWICE), ("'text' stands twice",)),
+    _saved("a compressed data set", lambda f: _stream(f, {"text": ["x" * 10**6] * 9}, "zstd"), ("is compressed",)),
+    _saved("a data set of views", lambda f: _stream(f, VIEWS), ("'text' is string_view", "plain values")),
+    _saved("a data set of views in lists", lambda f: _stream(f, NESTED_VIEWS), ("'m' is list", "plain values")),
+    _saved("a data set whose offsets climb out", _climbing, ("data set that was saved to disk",)),
+    _saved("a data set that unfolds", lambda f: _stream(f, _dictionary()), ("CARTO_MAX_CORPUS_GB",)),
+    _saved("a state that is no JSON", lambda f: (f / "state.json").write_text("{"), ("state.json cannot be read",)),
+    _saved("a state of a list", lambda f: (f / "state.json").write_text("[]"), ("state.json must hold",)),
+    _saved("a state that climbs out", lambda f: _state(f, "../x.arrow"), ("'../x.arrow'", "no such file")),
+    _saved("a state of numbers", lambda f: _state(f, 7), ("names 7",)),
+    _saved(
+        "a state that picks rows", lambda f: _state(f, ARROW, picks=[{"filename": "i.arrow"}]), ("flatten_indices",)
+    ),
+    _saved("a data set of no files", lambda f: (f / "state.json").write_text("{}"), ("holds no text",)),
+    _saved("splits that are none", lambda f: _splits(f, ["../x"]), ("names no splits",)),
+    _saved("a split that is gone", lambda f: _splits(f, ["train"]), ("'train'", "no such data set")),
     Case(CORPUS, "a corpus that is not there", lambda place: _path("nowhere.jsonl", place), ("no corpus at",)),
     Case(CORPUS, "a path of 5,000 letters", lambda place: _path("x" * 5000, place), ("no corpus at",)),
     Case(CORPUS, "a path with NUL", lambda place: _path("a\0b", place), ("no corpus at",)),
