@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import math
+import re
 import socket
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -311,6 +313,39 @@ def test_checkpoints_of_other_tokenizers_contexts_and_canaries_are_refused(made,
     pq.write_table(canary_table([dataclasses.replace(SECRET, kind="parrot")]), table)
     with pytest.raises(CorpusError, match="row 0: kind cannot be 'parrot'"):
         audit_model(ModelAudit(folders=folders[:1], corpus=corpus, canaries=table), tmp_path / "c")
+
+
+class OneToken:
+    """A tokenizer that makes one token of each character, and one of the two letters `ab`."""
+
+    def encode_many(self, texts):
+        return [[len(piece) * 1000 + ord(piece[0]) for piece in re.findall("ab|.", text)] for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "secret", "context", "can"),
+    [("xx", "abc", 9, True), ("xa", "bc", 9, False), ("xx", "abc", 4, False)],
+)
+def test_a_canary_is_asked_for_where_its_secret_follows_its_prefix_within_the_context(prefix, secret, context, can):
+    foreign = SimpleNamespace(tokenizer=OneToken(), context=context)
+
+    assert foreign_models._can_be_asked(dataclasses.replace(SECRET, prefix=prefix, secret=secret), foreign) is can
+
+
+def test_canaries_that_stand_nowhere_or_cannot_be_asked_for_are_told(made, tmp_path, monkeypatch):
+    folders, corpus, _ = made
+    absent = dataclasses.replace(SECRET, canary_id=5, prefix="No text begins like this: ")
+    pq.write_table(canary_table([SECRET, absent]), tmp_path / "canaries.parquet")
+    monkeypatch.setattr(foreign_models, "_can_be_asked", lambda canary, foreign: canary.canary_id == 0)
+    asked = ModelAudit(folders=folders[-1:], corpus=corpus, canaries=tmp_path / "canaries.parquet")
+
+    notes = audit_model(asked, tmp_path / "theirs")["notes"]
+
+    assert notes[0].startswith("1 of 2 canaries were not asked for")
+    assert notes[1] == "1 canaries that should be planted stand in no row of the corpus."
+    assert [row["canary_id"] for row in light.read_audit(open_run(tmp_path / "theirs"), "extraction")["per_item"]] == [
+        0
+    ]
 
 
 def test_without_the_package_one_sentence_says_what_to_install(made, tmp_path, monkeypatch):

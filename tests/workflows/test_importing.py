@@ -160,6 +160,20 @@ def test_shards_of_a_folder_are_one_file_in_order_of_their_numbers(tmp_path):
     assert dict(zip(run.samples()["key"], run.trajectories("after")[0], strict=True)) == {"s2": 0.5, "s10": 2.5}
 
 
+def test_one_snapshot_has_a_map_of_what_can_be_had(tmp_path):
+    path = write(
+        tmp_path / "log.csv", {"key": range(9), "epoch": [3] * 9, "loss": range(1, 10), "tokens": range(2, 11)}
+    )
+    corpus = write(tmp_path / "corpus.csv", {"key": range(9), "text": [f"text number {i}" for i in range(9)]})
+
+    bare, run = run_of(path, tmp_path / "bare")
+    _, with_texts = run_of(path, tmp_path / "texts", corpus=corpus)
+
+    assert "the map shows Length against Final loss" in bare["notes"][0]
+    assert (light.load_table(run).x, light.load_table(run).y) == ("num_tokens", "final_loss")
+    assert (light.load_table(with_texts).x, light.load_table(with_texts).y) == ("final_loss", "zlib_ratio")
+
+
 def test_a_run_that_is_there_is_not_written_over(tmp_path):
     path = write(tmp_path / "log.csv", {"key": ["a"], "epoch": [1], "loss": [1.0]})
     run_of(path, tmp_path / "theirs")
