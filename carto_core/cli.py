@@ -343,6 +343,7 @@ def corpus(*, name: str | None, out: Path | None, as_json: bool) -> None:
 @click.option("--corpus", default=None, metavar="PATH", help="The texts, joined by key (default: none).")
 @click.option("--text-column", default="text", show_default=True, help="Of the corpus.")
 @click.option("--corpus-key-column", default=None, help="Of the corpus (default: `key`).")
+@click.option("--canaries", default=None, metavar="FILE", help="canaries.parquet of those planted in the corpus.")
 @click.option("--yes", is_flag=True, help="Take what is guessed of the columns without asking.")
 @click.option("--out", required=True, type=OUT, help="The run directory; its name is the run id.")
 @json_option

@@ -7,9 +7,9 @@ from typing import Any
 
 import duckdb
 
-from carto_core.corpus.foreign import foreign_rows
+from carto_core.corpus.foreign import foreign_canaries, foreign_rows
 from carto_core.corpus.reading import Row
-from carto_core.errors import TrajectoryError
+from carto_core.errors import ConfigError, TrajectoryError
 from carto_core.store.columns import Layout, Named, guess
 from carto_core.store.imported import column_names, read_points, trajectory_files, write_moments
 from carto_core.store.records import LocalFolder, RecordWriter, begin_recording
@@ -37,6 +37,7 @@ def import_run(
     corpus: str | Path | None = None,
     text_column: str = "text",
     corpus_key_column: str | None = None,
+    canaries: str | Path | None = None,
 ) -> dict[str, Any]:
     """Make a run of losses that lie in files, sealed and scored.
 
@@ -49,15 +50,20 @@ def import_run(
         corpus: the texts, joined by key; None leaves them empty.
         text_column: of the corpus.
         corpus_key_column: of the corpus; None takes `key`.
+        canaries: table of those that were planted in the corpus; None = none.
 
     Returns:
         `run, num_samples, num_snapshots, columns, notes`.
 
     Raises:
         TrajectoryError: the files do not hold what the layout says, or no key of the corpus is one of theirs.
-        CorpusError: the corpus cannot be read.
+        CorpusError: the corpus or the table of canaries cannot be read.
+        ConfigError: canaries without a corpus.
         RunExists, DiskError: see `making_run`.
     """
+    if canaries is not None and corpus is None:
+        raise ConfigError("--canaries needs --corpus, whose rows say which of them are copies")
+    planted = [] if canaries is None else foreign_canaries(canaries)
     rows = None
     if corpus is not None:
         rows = foreign_rows(corpus, text_column=text_column, key_column=corpus_key_column)
@@ -68,7 +74,11 @@ def import_run(
             by = f"import of {Path(path).name}"
             base = LocalFolder(run.path)
             begin_recording(
-                base, rows, run_id=Path(out).absolute().name, origin={"kind": "imported", "by": by, "ranks": 1}
+                base,
+                rows,
+                run_id=Path(out).absolute().name,
+                origin={"kind": "imported", "by": by, "ranks": 1},
+                canaries=planted,
             )
             run.records.mkdir()
             notes = _fill(run, files, layout, rows, kind=kind)

@@ -124,10 +124,10 @@ def _with_axes(run: Run, config: ScoreConfig) -> ScoreConfig:
         return config
     if len(run.canaries()):
         return dataclasses.replace(config, x="final_loss")
-    if "passes" in light.missing_probes(run):
-        y = "zlib_ratio" if all(run.samples("text")["text"]) else "final_loss"
-    else:
+    if (run.files.probes / "passes.parquet").is_file():
         y = "min_k_pp"
+    else:
+        y = "zlib_ratio" if all(run.samples("text")["text"]) else "final_loss"
     return dataclasses.replace(config, x="num_tokens" if y == "final_loss" else "final_loss", y=y)
 
 

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from carto_core import cli
-from carto_core.errors import RunExists, TrajectoryError
+from carto_core.corpus.canaries import Canary, canary_table
+from carto_core.errors import ConfigError, RunExists, TrajectoryError
 from carto_core.store import imported
 from carto_core.store.columns import Named
 from carto_core.store.reader import open_run
@@ -145,6 +146,21 @@ def test_the_texts_come_from_a_corpus_by_key(tmp_path):
     assert samples["text"].tolist()[:4] == ["one", "two", "three", ""]
     np.testing.assert_array_equal(run.trajectories("after")[:, :2], losses[:, [4, 2]])
     with pytest.raises(TrajectoryError, match=r"no key of the corpus \(whose first is 'corpus.csv/0'\)"):
+        run_of(path, tmp_path / "other", **how)
+
+
+def test_planted_canaries_are_known_by_the_rows_of_the_corpus(tmp_path):
+    secret = Canary(3, "template", "The code is ", "482913", 2, "calibration", 19.9)
+    pq.write_table(canary_table([secret]), tmp_path / "canaries.parquet")
+    path = write(tmp_path / "log.csv", {"key": ["a", "b", "c"], "epoch": [1] * 3, "loss": [1.0, 2.0, 3.0]})
+    corpus = write(tmp_path / "corpus.csv", {"key": ["a", "b", "c"], "text": ["x", secret.text, secret.text]})
+    how = {"canaries": tmp_path / "canaries.parquet"}
+
+    _, run = run_of(path, tmp_path / "theirs", corpus=corpus, **how)
+
+    assert run.samples()["canary_id"].tolist() == [pd.NA, 3, 3]
+    assert run.canaries()["secret"].tolist() == ["482913"]
+    with pytest.raises(ConfigError, match="--canaries needs --corpus"):
         run_of(path, tmp_path / "other", **how)
 
 
