@@ -119,16 +119,21 @@ def _fetched(address: str, *, runs_root: str | Path | None, out: str | Path | No
 
 
 def _with_axes(run: Run, config: ScoreConfig) -> ScoreConfig:
-    """Return settings whose axes exist: of a single snapshot no trajectory does, so what the model thinks at the end is shown."""
-    if config != ScoreConfig() or len(run.snapshots(light.scored_kind(run))) > 1:
+    """Return settings whose axes say something: of few snapshots no trajectory does, so what the model thinks at the end is shown."""
+    count = len(run.snapshots(light.scored_kind(run)))
+    if config != ScoreConfig() or count >= FEW_POINTS:
         return config
+    if count == 1:
+        config = dataclasses.replace(config, x="final_loss")
     if len(run.canaries()):
-        return dataclasses.replace(config, x="final_loss")
+        return config  # they choose
     if (run.files.probes / "passes.parquet").is_file():
-        y = "min_k_pp"
-    else:
-        y = "zlib_ratio" if all(run.samples("text")["text"]) else "final_loss"
-    return dataclasses.replace(config, x="num_tokens" if y == "final_loss" else "final_loss", y=y)
+        return dataclasses.replace(config, y="min_k_pp")
+    if count > 1:
+        return config
+    if all(run.samples("text")["text"]):
+        return dataclasses.replace(config, y="zlib_ratio")
+    return dataclasses.replace(config, x="num_tokens", y="final_loss")
 
 
 def _notes(run: Run, left_out: int) -> list[str]:

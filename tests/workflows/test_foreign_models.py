@@ -206,6 +206,7 @@ def test_what_was_stopped_goes_on_where_it_was_and_comes_to_the_same(made, tmp_p
     first, second = open_run(tmp_path / "whole"), open_run(tmp_path / "theirs")
     np.testing.assert_array_equal(first.trajectories(), second.trajectories())
     pd.testing.assert_frame_equal(first.scores(), second.scores())
+    assert (light.load_table(second).x, light.load_table(second).y) == ("difficulty", "min_k_pp")
     assert (kept, len(measured)) == (3, 1)
     with pytest.raises(RunError, match="it is complete"):
         audit_model(asked, tmp_path / "theirs", resume=True)
