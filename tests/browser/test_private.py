@@ -17,7 +17,7 @@ from carto_core.ui.shell import PAGES
 from carto_core.workflows import light
 from carto_core.workflows.reporting import write_report
 from tests import tiny
-from tests.browser.dashboard import chromium, serving, settled, watched
+from tests.browser.dashboard import chromium, serving, settled, visitor, watched
 from tests.ui.test_pages import write_audits
 
 NOT_OURS = [
@@ -144,7 +144,7 @@ def test_every_page_with_its_charts_and_downloads_asks_no_other_host(server, tmp
     view = json.dumps({"region": rule})
     asked, said, buttons, offers = [], [], set(), set()
     with chromium() as browser:
-        context = browser.new_context(viewport={"width": 1440, "height": 1400}, accept_downloads=True)
+        context = visitor(browser, viewport={"width": 1440, "height": 1400}, accept_downloads=True)
         asked = watched(context)
         page = context.new_page()
         page.on("console", lambda message: said.append(message.text))
@@ -194,7 +194,7 @@ def test_a_report_opened_from_disk_asks_nobody(server, tmp_path):
     write_report(run, light.save_plan(run, plan), out=tmp_path / "report.html", with_texts=5)
     asked = []
     with chromium() as browser:
-        context = browser.new_context()
+        context = visitor(browser)
         context.on("request", lambda request: asked.append(request.url))
         page = context.new_page()
         page.goto((tmp_path / "report.html").as_uri())
