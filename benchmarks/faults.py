@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import errno
 import os
 import resource
 import shutil
@@ -49,6 +48,7 @@ from carto_core.store.rundir import now, write_json
 DAY_S = 86_400
 REFUSED, STOPPED = 2, 1  # exit codes
 ENDS = ("interrupted", "cancelled", "failed", "complete")
+Tampering = tuple[Any, dict[str, Any]]  # the act, and what `perform` is told besides
 CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1, 2
 
 
@@ -73,18 +73,19 @@ def try_fault(
         verb: what is done.
         expected: what it comes to.
         folder: to work in, empty or absent.
-        fault: a context manager over the folder that yields the verb's act and the moment of a signal, if any.
+        fault: a context manager over the folder that yields the verb's act and further arguments of `perform`.
         code: the exit code that the fault should give; a verb that the fault does not touch may end with 0.
     """
     folder.mkdir(parents=True, exist_ok=True)
     verb.begin(folder)
-    with fault(folder, verb.act) as (act, moment):
-        ended = perform(context, act, folder, moment)
+    _, there_before = files_of(folder)  # what an earlier kill left
+    with fault(folder, verb.act) as (act, how):
+        ended = perform(context, act, folder, **how)
         final, left_over = files_of(folder)
         losses = [] if ended.code in (0, code) else [f"exit code {ended.code}"]
         losses += _words_amiss(ended.said) if ended.code else []
         # A signal may come just as a temporary file is about to be removed; the next command removes it, see below.
-        losses += [f"left over: {name}" for name in left_over if ended.code == REFUSED]
+        losses += [f"left over: {name}" for name in left_over if ended.code == REFUSED and name not in there_before]
         losses += [f"process {pid} is left" for pid in processes_left(ended.session)]
         losses += torn(folder, final) + snapshots_lost(folder, ended.changes, expected, statuses=ENDS)
     again = perform(context, verb.act, folder)
@@ -101,15 +102,15 @@ def _words_amiss(said: str) -> list[str]:
 
 
 @contextmanager
-def signalled(folder: Path, act: Any, *, moment: Moment) -> Iterator[tuple[Any, Moment]]:
+def signalled(folder: Path, act: Any, *, moment: Moment) -> Iterator[Tampering]:
     """Let a signal come at a moment."""
-    yield act, moment
+    yield act, {"moment": moment}
 
 
 @contextmanager
-def limited(folder: Path, act: Any, *, size_bytes: int) -> Iterator[tuple[Any, None]]:
+def limited(folder: Path, act: Any, *, size_bytes: int) -> Iterator[Tampering]:
     """Let no file grow past a size, as a quota would."""
-    yield partial(_with_limit, act, size_bytes), None
+    yield partial(_with_limit, act, size_bytes), {}
 
 
 def _with_limit(act: Any, size_bytes: int, folder: Path) -> None:
@@ -118,35 +119,20 @@ def _with_limit(act: Any, size_bytes: int, folder: Path) -> None:
 
 
 @contextmanager
-def refusing(folder: Path, act: Any, *, change: int) -> Iterator[tuple[Any, None]]:
+def refusing(folder: Path, act: Any, *, change: int) -> Iterator[Tampering]:
     """Let every change of a file from this one on fail for want of room."""
-    yield partial(_refused, act, change), None
-
-
-def _refused(act: Any, change: int, folder: Path) -> None:
-    count = 0
-
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal count
-        writes = event == "open" and set(arguments[1] or "") & set("wax+")
-        if (writes or event in ("os.rename", "os.mkdir", "os.link")) and str(arguments[0]).startswith(str(folder)):
-            count += 1
-            if count > change:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    sys.addaudithook(hook)
-    act(folder)
+    yield act, {"room_until": change}
 
 
 @contextmanager
-def filled(folder: Path, act: Any, *, room_bytes: int) -> Iterator[tuple[Any, None]]:
+def filled(folder: Path, act: Any, *, room_bytes: int) -> Iterator[Tampering]:
     """Let the file system that the folder is, mounted by `small_disk`, have no more than some room left."""
     free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
     ballast = folder.parent / "ballast"
     with ballast.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, max(1, free - room_bytes))
     try:
-        yield act, None
+        yield act, {}
     finally:
         ballast.unlink()
 
@@ -166,13 +152,13 @@ def small_disk(folder: Path, *, size: str = "64m") -> Iterator[Path]:
 
 
 @contextmanager
-def read_only(folder: Path, act: Any) -> Iterator[tuple[Any, None]]:
+def read_only(folder: Path, act: Any) -> Iterator[Tampering]:
     """Take away the right to write in the folder and all below it, from root as well."""
     places = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
     for place in places:
         place.chmod(0o555)
     try:
-        yield partial(_as_anybody, act), None
+        yield partial(_as_anybody, act), {}
     finally:
         for place in places:
             place.chmod(0o755)
@@ -196,12 +182,12 @@ def _give_up(*capabilities: int) -> None:
 
 
 @contextmanager
-def clock_set_back(folder: Path, act: Any) -> Iterator[tuple[Any, None]]:
+def clock_set_back(folder: Path, act: Any) -> Iterator[Tampering]:
     """Let every file that is there be a day younger than now: so it looks after the clock was set back by a day."""
     for path in [*folder.rglob("*"), folder]:
         at = path.stat().st_mtime + DAY_S
         os.utime(path, (at, at))
-    yield act, None
+    yield act, {}
 
 
 def main() -> None:
@@ -274,8 +260,7 @@ def _faults(verb: Verb, usual: Undisturbed, rng: np.random.Generator, moments: i
         if os.geteuid() == 0:
             yield "full disk", partial(filled, room_bytes=int(size)), REFUSED
         yield "limit on files", partial(limited, size_bytes=int(size)), REFUSED
-    changes = sum(change.event in ("open", "os.rename", "os.mkdir", "os.link") for change in usual.changes)
-    for change in rng.integers(0, changes, moments):
+    for change in rng.integers(0, len(usual.changes), moments):
         yield "no room from a change", partial(refusing, change=int(change)), REFUSED
 
 

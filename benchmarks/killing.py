@@ -7,6 +7,7 @@ file by file with what the same command leaves when nobody disturbs it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import multiprocessing
@@ -42,7 +43,8 @@ PRELOADED = (
     "carto_core.probes.passes",
     "torch._inductor.config",  # what torch imports when it is told to be deterministic: seconds
 )
-CHANGES = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link")
+TAKES_ROOM = ("open", "os.rename", "os.mkdir", "os.link")
+CHANGES = (*TAKES_ROOM, "os.remove", "os.rmdir")
 WRITING = os.O_WRONLY | os.O_RDWR
 UNTOLD = ("progress.jsonl", "prepare.jsonl", ".device.lock")  # written by the clock, or by nobody
 VOLATILE = {
@@ -127,13 +129,28 @@ def start_forkserver() -> Any:
     return context
 
 
-def perform(context: Any, act: Callable[[Path], Any], folder: Path, moment: Moment | None = None) -> Ended:
-    """Run `act(folder)` in a victim, send it a signal at a moment if one is given, and return how it ended."""
+def perform(
+    context: Any,
+    act: Callable[[Path], Any],
+    folder: Path,
+    moment: Moment | None = None,
+    *,
+    room_until: int | None = None,
+) -> Ended:
+    """Run `act(folder)` in a victim and return how it ended.
+
+    Args:
+        context: see `start_forkserver`.
+        act: what the victim does.
+        folder: where it does it.
+        moment: when to send it a signal, if at all.
+        room_until: number of the change from which on none finds room any more; what is refused does not count as a change.
+    """
     ours, theirs = context.Pipe(duplex=False)
     handle, name = tempfile.mkstemp()  # not beside the folder: that disk may be full
     os.close(handle)
     said = Path(name)
-    victim = context.Process(target=_victim, args=(act, folder, moment, said, theirs))
+    victim = context.Process(target=_victim, args=(act, folder, moment, room_until, said, theirs))
     victim.start()
     theirs.close()
     changes: list[Change] = []
@@ -160,7 +177,14 @@ def perform(context: Any, act: Callable[[Path], Any], folder: Path, moment: Mome
     return Ended(changes, victim.exitcode, told, victim.pid)
 
 
-def _victim(act: Callable[[Path], Any], folder: Path, moment: Moment | None, said: Path, tell: Connection) -> None:
+def _victim(
+    act: Callable[[Path], Any],
+    folder: Path,
+    moment: Moment | None,
+    room_until: int | None,
+    said: Path,
+    tell: Connection,
+) -> None:
     os.setsid()  # whatever it starts can be found by its session
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started in the background ignores it
     with Path(os.devnull).open("r+b") as nothing, said.open("wb") as words:
@@ -173,6 +197,8 @@ def _victim(act: Callable[[Path], Any], folder: Path, moment: Moment | None, sai
         nonlocal count
         if event not in CHANGES or (path := _changed(event, arguments, root)) is None:
             return
+        if room_until is not None and count >= room_until and event in TAKES_ROOM:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         tell.send(Change(event, path, time.monotonic() - began))
         count += 1
         if own is not None and count == own.change + 1:
