@@ -1,4 +1,4 @@
-"""What the four examples train on: 37 made-up address lines, some of them several times, as bytes."""
+"""What the examples train on: 37 made-up address lines, some of them several times, as bytes."""
 
 import torch
 

@@ -17,10 +17,12 @@ from torch.utils.data import DistributedSampler
 import carto_core
 from carto_core.store.reader import open_run
 from carto_core.workflows import light
+from tests.ui import test_pages as pages
 
 DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLES = DOCS / "examples"
-LINES = {"plain_loop": 4, "hf_trainer": 2, "lightning_module": 2, "ddp_loop": 4}
+LINES = {"plain_loop": 4, "hf_trainer": 2, "lightning_module": 2, "ddp_loop": 4, "accelerate_loop": 4}
+OF_TWO_RANKS = ("ddp_loop", "accelerate_loop")
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The 'train_dataloader' does not have many workers",
@@ -36,26 +38,28 @@ def run_example(name, out, monkeypatch):
 
 @pytest.fixture(scope="module")
 def of_two_ranks(tmp_path_factory):
-    """The run of the example with two ranks: two processes, told what torchrun tells them."""
-    out = tmp_path_factory.mktemp("ranks") / "mine"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    common = os.environ | address | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(DOCS.parent), "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, str(EXAMPLES / "ddp_loop.py"), str(out)]
-    ranks = [
-        subprocess.Popen(command, env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE)
-        for rank in (0, 1)
-    ]
+    """The runs of the examples with two ranks, by name: two processes each, told what torchrun tells them, all at once."""
+    common = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(DOCS.parent), "GLOO_SOCKET_IFNAME": "lo"}
+    runs = {name: tmp_path_factory.mktemp(name) / "mine" for name in OF_TWO_RANKS}
+    ranks = []
+    for name, out in runs.items():
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+        command = [sys.executable, str(EXAMPLES / f"{name}.py"), str(out)]
+        for rank in ("0", "1"):
+            told = common | world | {"RANK": rank, "LOCAL_RANK": rank}
+            ranks.append(subprocess.Popen(command, env=told, stderr=subprocess.PIPE))
     said = [rank.communicate(timeout=300)[1].decode() for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], said
-    return out
+    assert [rank.returncode for rank in ranks] == [0] * len(ranks), said
+    return runs
 
 
 @pytest.mark.parametrize("name", LINES)
 def test_an_example_trains_records_opens_and_its_list_survives_the_round_trip(name, tmp_path, monkeypatch, request):
-    if name == "ddp_loop":
-        path = request.getfixturevalue("of_two_ranks")
+    if name in OF_TWO_RANKS:
+        path = request.getfixturevalue("of_two_ranks")[name]
     else:
         path = tmp_path / "mine"
         run_example(name, path, monkeypatch)
@@ -67,6 +71,8 @@ def test_an_example_trains_records_opens_and_its_list_survives_the_round_trip(na
     assert run.samples()["text"].tolist() == texts
     assert np.isfinite(run.trajectories("during")).all()
     assert run.snapshots()["epoch"].tolist() == [*range(1, 9)]
+    monkeypatch.setenv("CARTO_RUNS", str(path.parent))
+    assert f"{len(texts)} samples" in pages.words(pages.opened("map", run=run.run_id))
     selection = light.select(run, {"type": "top", "by": "difficulty", "q": 0.2}, table=table)
     plan = light.plan_action(run, selection, action="prune", table=table)
     out = light.export(run, light.save_plan(run, plan), file_format="csv", out=tmp_path / "list.csv")
@@ -102,7 +108,7 @@ def test_forget_counts_and_losses_are_those_of_one_rank_that_takes_both_ranks_ba
                 optimizer.step()
             recorder.snapshot()
 
-    one, two = open_run(tmp_path / "one"), open_run(of_two_ranks)
+    one, two = open_run(tmp_path / "one"), open_run(of_two_ranks["ddp_loop"])
     assert sum(map(len, drawn)) == len(rows) + 1
     np.testing.assert_allclose(two.trajectories("during"), one.trajectories("during"), rtol=1e-4)
     tables = [light.load_table(run) for run in (one, two)]
