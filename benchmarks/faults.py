@@ -95,10 +95,9 @@ def try_fault(
 
 
 def _words_amiss(said: str) -> list[str]:
-    lines = [
-        line for line in said.strip().splitlines() if not line.startswith("about ")
-    ]  # a probe tells its cost first
-    return [] if len(lines) == 1 and lines[0].startswith("error: ") else [f"said {len(lines)} lines: {lines[-1:]}"]
+    # A probe tells its cost first; Ctrl-C ends the line that the terminal shows as ^C.
+    lines = [line for line in said.splitlines() if line.strip() and not line.startswith("about ")]
+    return [] if len(lines) == 1 and lines[0].startswith("error: ") else [f"said {len(lines)} sentences: {lines[-1:]}"]
 
 
 @contextmanager
