@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ MEASURES = {
     "self_influence": "self-influence",
 }
 NUM_RESAMPLES = 500
+BLOCK = 2**22  # weights held at once
 
 
 def agreement(table: SampleTable, measure: Float32) -> dict[str, dict[str, Any]]:
@@ -56,21 +56,23 @@ def rank_correlation(values: Float32, truth: Float32, group_id: Int32, among: Bo
     rows = np.flatnonzero(among & ~np.isnan(values) & ~np.isnan(truth))
     if len(rows) < 3 or np.ptp(values[rows]) == 0 or np.ptp(truth[rows]) == 0:
         return {"value": None, "low": None, "high": None, "n": len(rows)}
-    x, y = rankdata(values[rows]), rankdata(truth[rows])
+    x, y = (rankdata(column[rows]) - (len(rows) + 1) / 2 for column in (values, truth))
     _, group = np.unique(group_id[rows], return_inverse=True)
+    moments = np.stack([np.bincount(group, of) for of in (np.ones(len(rows)), x, y, x * x, y * y, x * y)], axis=1)
+    num_groups = len(moments)
+    block = max(1, BLOCK // num_groups)
     rng = np.random.default_rng([seed, 11])
-    num_groups = int(group.max()) + 1
     drawn = [
-        _weighted_correlation(x, y, rng.multinomial(num_groups, np.full(num_groups, 1 / num_groups))[group])
-        for _ in range(NUM_RESAMPLES)
+        _correlations(rng.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=size) @ moments)
+        for size in (min(block, NUM_RESAMPLES - start) for start in range(0, NUM_RESAMPLES, block))
     ]
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
-    value = _weighted_correlation(x, y, np.ones(len(rows)))
-    return {"value": float(value), "low": float(low), "high": float(high), "n": len(rows)}
+    low, high = np.nanquantile(np.concatenate(drawn), [0.025, 0.975])
+    return {"value": float(_correlations(moments.sum(axis=0))), "low": float(low), "high": float(high), "n": len(rows)}
 
 
-def _weighted_correlation(x: Float64, y: Float64, weight: np.ndarray) -> float:
-    total = weight.sum()
-    dx, dy = x - (weight * x).sum() / total, y - (weight * y).sum() / total
-    spread = math.sqrt((weight * dx * dx).sum() * (weight * dy * dy).sum())
-    return (weight * dx * dy).sum() / spread if spread else math.nan
+def _correlations(moments: Float64) -> Float64:
+    """Return Pearson's correlation of weighted sums float64[..., 6]: weight, x, y, x squared, y squared, x y; NaN without spread."""
+    weight, x, y, xx, yy, xy = np.moveaxis(moments, -1, 0)
+    spread = np.maximum((xx - x * x / weight) * (yy - y * y / weight), 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(spread > 0, (xy - x * y / weight) / np.sqrt(spread), np.nan)

@@ -18,14 +18,12 @@ import pyarrow.parquet as pq
 
 from carto_core.errors import RunCorrupt, RunError, RunNotSealed
 from carto_core.store import schema
+from carto_core.store.connections import attached, heeding_ctrl_c, unattached
 from carto_core.store.recorded import create_views
 from carto_core.store.records import records_of
 from carto_core.store.rundir import RunDir, find_run, read_manifest, run_status
 from carto_core.store.writer import part_name, read_part_manifest
 from carto_core.types import Float32, Int32, Snapshot, SnapshotKind
-
-# A table that a foreign file lacks must not be found among the variables of whoever asks for it.
-STRICT: dict[str, str | bool | int | float | list[str]] = {"python_enable_replacements": False}
 
 
 def open_run(run: str | Path, runs_root: str | Path | None = None) -> Run:
@@ -289,10 +287,10 @@ class Run:
     def _tables(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Yield a connection with the run's tables: the sealed file read only, else views over the parts."""
         if self.is_sealed:
-            with duckdb.connect(str(self.files.database), read_only=True, config=STRICT) as con:
+            with attached(self.files.database) as con:
                 yield con
             return
-        with duckdb.connect(config=STRICT) as con:
+        with unattached() as con:
             self._create_live_views(con)
             yield con
 
@@ -309,17 +307,6 @@ class Run:
             losses.create_view("losses")
         for name in tables:
             con.read_parquet(str(self.files.table(name))).create_view(name)
-
-
-@contextmanager
-def heeding_ctrl_c() -> Iterator[None]:
-    """Raise KeyboardInterrupt for a Ctrl-C that came within a query: DuckDB makes a RuntimeError of it."""
-    try:
-        yield
-    except RuntimeError as error:
-        if str(error) == "Query interrupted":
-            raise KeyboardInterrupt from None
-        raise
 
 
 def meta_of(row_meta: str | None) -> dict[str, Any]:

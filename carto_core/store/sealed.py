@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from carto_core.store import schema
-from carto_core.store.reader import Run, heeding_ctrl_c
+from carto_core.store.connections import heeding_ctrl_c
+from carto_core.store.reader import Run
 from carto_core.store.records import KINDS, records_of
 from carto_core.store.rundir import RunDir, replacing, update_manifest
 from carto_core.store.writer import PartWriter, write_table
