@@ -58,8 +58,8 @@ def rank_correlation(values: Float32, truth: Float32, group_id: Int32, among: Bo
         return {"value": None, "low": None, "high": None, "n": len(rows)}
     x, y = (rankdata(column[rows]) - (len(rows) + 1) / 2 for column in (values, truth))
     _, group = np.unique(group_id[rows], return_inverse=True)
-    sums: list[Float64] = [np.bincount(group, of) for of in (np.ones(len(rows)), x, y, x * x, y * y, x * y)]
-    moments = np.stack(sums, axis=1)
+    sums = [np.bincount(group, of) for of in (np.ones(len(rows)), x, y, x * x, y * y, x * y)]
+    moments = np.stack(sums, axis=1).astype(np.float64)
     num_groups = len(moments)
     block = max(1, BLOCK // num_groups)
     rng = np.random.default_rng([seed, 11])
