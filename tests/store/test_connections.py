@@ -1,6 +1,9 @@
 """Connections are kept ready, files are not held: what is read is always what lies there now."""
 
+import contextlib
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -8,8 +11,9 @@ import threading
 import duckdb
 import pytest
 
-from carto_core.store import connections
-from carto_core.store.connections import attached
+from carto_core.store import connections, reader
+from carto_core.store.connections import attached, heeding_ctrl_c
+from tests.tiny import make_run
 
 
 def database(path, number):
@@ -114,3 +118,36 @@ def test_a_forked_child_reads_with_a_connection_of_its_own(tmp_path):
     with context.Pool(1) as pool:
         assert pool.apply_async(number_and_ready_in, (path,)).get(30) == (0, 7)
     assert len(connections._ready) == 1
+
+
+@pytest.fixture
+def _ctrl_c():
+    """What a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c")
+def test_ctrl_c_within_a_query_is_ctrl_c():
+    """On one thread, for where another has the query's only task DuckDB looks for signals when that is done."""
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+
+    with pytest.raises(KeyboardInterrupt), heeding_ctrl_c(), duckdb.connect(config={"threads": 1}) as con:
+        con.execute("select max(hash(range)) from range(100000000000)")
+
+
+def test_a_run_that_is_read_heeds_ctrl_c(tmp_path, monkeypatch):
+    """As DuckDB words it."""
+    run = make_run(tmp_path / "a")
+    monkeypatch.setattr(reader, "attached", interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        run.query("select 1")
+
+
+@contextlib.contextmanager
+def interrupted(_):
+    raise RuntimeError("Query interrupted")
+    yield

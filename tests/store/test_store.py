@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from contextlib import suppress
 
@@ -188,24 +187,6 @@ def test_what_a_killed_process_left_of_a_file_is_removed_by_the_next_that_writes
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([path.name, other])
     discard(tmp_path / "list.json")
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
-
-
-@pytest.fixture
-def _ctrl_c():
-    """What a shell starts in the background ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("_ctrl_c")
-def test_ctrl_c_within_a_query_is_ctrl_c(tmp_path):
-    run = make_run(tmp_path / "a")
-    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-
-    with pytest.raises(KeyboardInterrupt):
-        run.query("select count(*) from range(10000000000) a, range(1000) b where a.range % 7 = b.range")
 
 
 def test_a_cancel_that_a_query_swallowed_is_still_a_cancel():
