@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo app test check oracles round-trips audit mutations bench check-fresh
+.PHONY: demo app test tests check oracles round-trips audit mutations bench check-fresh
 
 demo: $(VENV)/.installed ## set up, train on the bundled corpus, open the dashboard
 	$(PY) -m carto_core demo $(ARGS)
@@ -17,8 +17,11 @@ check: $(VENV)/.installed-dev ## format, lint, types, direction of imports
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/pyright
 
-test: check ## everything that CI runs
-	$(PY) -m pytest -n auto --dist loadfile $(ARGS)
+test: $(VENV)/.installed-dev ## everything that CI runs: `check` beside the tests, which wait for browsers and other processes now and then
+	@$(MAKE) --no-print-directory --jobs=2 check tests
+
+tests: $(VENV)/.installed-dev
+	$(PY) -m pytest -n $$($(PY) -c "import os; print(os.cpu_count() + 1)") --dist loadfile $(ARGS)
 
 oracles: $(VENV)/oracles/.installed ## compare our formulas with other people's programs
 	CARTO_ORACLES=required PYTHONPATH=$(VENV)/oracles $(PY) -m pytest tests/oracles $(ARGS)
