@@ -20,6 +20,7 @@ check: $(VENV)/.installed-dev ## format, lint, types, direction of imports
 test: $(VENV)/.installed-dev ## everything that CI runs: `check` beside the tests, which wait for browsers and other processes now and then
 	@$(MAKE) --no-print-directory --jobs=2 check tests
 
+tests: export PYTHONDONTWRITEBYTECODE =# the tests start some hundred processes; each would compile our modules anew
 tests: $(VENV)/.installed-dev
 	$(PY) -m pytest -n $$($(PY) -c "import os; print(os.cpu_count() + 1)") --dist loadfile $(ARGS)
 
