@@ -136,3 +136,14 @@ def test_a_step_in_which_nothing_can_be_seen_ends_the_recording_and_not_the_loop
 
     assert steps == 2
     assert "no sample's loss is known" in rec.failure
+
+
+def test_a_compiled_step_cannot_be_seen_and_ends_the_recording_and_not_the_loop(tmp_path):
+    logits, labels = batch()
+    step = torch.compile(lambda x, y: functional.cross_entropy(x.view(-1, 11), y.view(-1)), backend="eager")
+
+    with carto_core.record(tmp_path / "mine") as rec, rec.watch([*"abcd"]):
+        loss = step(logits, labels)
+
+    torch.testing.assert_close(loss, functional.cross_entropy(logits.view(-1, 11), labels.view(-1)))
+    assert "no sample's loss is known" in rec.failure
