@@ -8,9 +8,11 @@ import pytest
 
 import carto_core
 from carto_core import cli
+from carto_core.store.columns import Named
 from carto_core.store.reader import open_run
 from carto_core.workflows import light
 from carto_core.workflows.doctor import examine, worst
+from carto_core.workflows.importing import guess_layout, import_run
 from tests.texts import sentences, write_jsonl
 from tests.ui import test_pages as pages
 
@@ -101,6 +103,15 @@ def test_home_says_who_recorded_a_run_and_offers_to_seal_what_was_left(runs_root
     assert "recorded by a test's loop" in said
     assert "the snapshots that it had finished are kept" in said
     assert "Seal what was recorded" in [b.label for b in app.button]
+
+
+def test_home_and_map_show_what_was_imported(runs_root, tmp_path):
+    path = tmp_path / "losses.csv"
+    path.write_text("id,epoch,loss\n" + "".join(f"k{i},{t},{5 - t + i / 9}\n" for t in range(4) for i in range(9)))
+    import_run(path, runs_root / "theirs", guess_layout(path, Named(key="id")))
+
+    assert "9 samples · import of losses.csv ·" in pages.words(pages.opened("home"))
+    assert "9 samples" in pages.words(pages.opened("map", run="theirs"))
 
 
 def test_the_map_of_a_run_that_is_recorded_shows_what_is_there_so_far(runs_root):

@@ -96,7 +96,7 @@ def _facts(run: Run) -> None:
 
 def _made_of(manifest: dict[str, Any]) -> str:
     if origin := manifest.get("origin"):
-        return f"{origin['kind']} by {origin['by']}"
+        return f"recorded by {origin['by']}" if origin["kind"] == "recorded" else origin["by"]
     return f"{manifest['config']['model']['task']} on {Path(manifest['config']['corpus']['path']).name}"
 
 
