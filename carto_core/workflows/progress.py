@@ -70,23 +70,30 @@ class ProgressFile:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Turn SIGTERM, which is how a job is cancelled, into `Cancelled`."""
-    told = False
+    """Turn SIGTERM, which is how a job is cancelled, into `Cancelled`, and leave Ctrl-C what it is.
+
+    Within a query DuckDB tells no signal from another, and while it hands over the rows it makes a RuntimeError of one, worded by
+    chance. So what came is remembered here, and raised in its place.
+    """
+    came: BaseException | None = None
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        nonlocal told
-        told = True
-        raise Cancelled(STOPPED)
+        nonlocal came
+        came = KeyboardInterrupt() if signum == signal.SIGINT else Cancelled(STOPPED)
+        raise came
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, stop)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, or somebody else's
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, stop)
     try:
         yield
-    except KeyboardInterrupt:
-        if told:  # within a query of DuckDB, which tells no signal from another
-            raise Cancelled(STOPPED) from None
+    except (KeyboardInterrupt, RuntimeError) as error:
+        if came is not None and type(error) in (KeyboardInterrupt, RuntimeError):
+            raise came from None
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

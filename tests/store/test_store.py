@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 
 import duckdb
 import numpy as np
@@ -15,7 +14,6 @@ import pytest
 
 from carto_core.config import RunConfig
 from carto_core.errors import (
-    Cancelled,
     ConfigError,
     DiskError,
     RunCorrupt,
@@ -40,7 +38,6 @@ from carto_core.store.rundir import (
 )
 from carto_core.store.writer import PartWriter
 from carto_core.types import Snapshot
-from carto_core.workflows.progress import stoppable
 from carto_core.workflows.training import resume_run, train_run
 from tests.texts import sentences, tiny_config, write_jsonl
 from tests.tiny import make_run
@@ -187,18 +184,6 @@ def test_what_a_killed_process_left_of_a_file_is_removed_by_the_next_that_writes
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([path.name, other])
     discard(tmp_path / "list.json")
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
-
-
-def test_a_cancel_that_a_query_swallowed_is_still_a_cancel():
-    with pytest.raises(Cancelled), stoppable():
-        swallow_a_cancel()
-
-
-def swallow_a_cancel():
-    """As a query does: DuckDB's own error names no signal, and the reader makes of it what Ctrl-C would be."""
-    with suppress(Cancelled):
-        signal.raise_signal(signal.SIGTERM)
-    raise KeyboardInterrupt
 
 
 def test_a_run_that_cannot_be_made_leaves_nothing_and_is_listed_nowhere(tmp_path):
