@@ -18,6 +18,7 @@ from carto_core.store.rundir import write_json
 from carto_core.types import ROLES, Plan
 from carto_core.workflows import light, measuring
 from carto_core.workflows.measuring import measure_plan
+from tests.here import HERE
 
 
 @pytest.fixture
@@ -284,7 +285,8 @@ def test_an_arm_is_asked_what_was_wanted_of_it_and_kept_apart_by_that(run):
     whole = arms_of(run, prune(run), table, **options)[:1]
 
     told, measured = (
-        measure_arms(run.files.path, arms, progress=lambda *_: None)["arms"][0] for arms in (asked, whole)
+        measure_arms(run.files.path, arms, progress=lambda *_: None, executor=HERE)["arms"][0]
+        for arms in (asked, whole)
     )
 
     assert 0 <= metric_of(told, "membership_auc") <= 1
@@ -296,7 +298,7 @@ def test_an_arm_is_asked_what_was_wanted_of_it_and_kept_apart_by_that(run):
 
 def test_the_baseline_arm_of_the_runs_own_seed_is_the_run_itself(run):
     plan_dir = light.save_plan(run, prune(run))
-    baseline = measure_plan(run, plan_dir, seeds=1)["arms"][0]
+    baseline = measure_plan(run, plan_dir, seeds=1, executor=HERE)["arms"][0]
     audit = json.loads((run.files.audits / "perplexity.json").read_text())
 
     assert baseline["ppl_nats"] == pytest.approx(audit["summary"]["nats_per_token"], rel=1e-6)

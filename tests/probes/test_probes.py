@@ -17,6 +17,7 @@ from carto_core.store.reader import open_run
 from carto_core.store.rundir import RunDir
 from carto_core.workflows import light
 from carto_core.workflows.probing import probe_run
+from tests.here import HERE
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def probed(trained_run, tmp_path_factory):
     root = tmp_path_factory.mktemp("probed")
     shutil.copytree(trained_run.files.path, root / "run")
     run = open_run(root / "run")
-    return run, probe_run(run, models=4)
+    return run, probe_run(run, models=4, executor=HERE)
 
 
 def test_every_probe_fills_its_columns_for_every_sample(probed):
@@ -136,7 +137,7 @@ def test_a_second_call_trains_nothing_again(probed):
         path.name: path.stat().st_mtime_ns for path in models.iterdir() if path.suffix == ".npz" or "twin" in path.name
     }
 
-    probe_run(run, ["twin"], models=4)
+    probe_run(run, ["twin"], models=4, executor=HERE)
 
     assert {name: (models / name).stat().st_mtime_ns for name in before} == before
 
