@@ -69,7 +69,7 @@ def run_side_by_side(
         min(workers, len(missing)), mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
     )
     try:
-        with _deaf_to_ctrl_c():
+        with _starting_processes():
             waiting = [pool.submit(function, *piece, path) for path, piece in missing.items()]
         _watch(waiting, list(missing), stage, progress)
     except BrokenProcessPool:
@@ -88,16 +88,33 @@ def run_side_by_side(
 
 
 @contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Let processes that are started meanwhile never hear Ctrl-C, which a terminal sends to them too: the parent ends them.
+def _starting_processes() -> Iterator[None]:
+    """Let signals wait while processes are started: one whose parent stops half-way ends in a traceback.
 
-    A signal that comes meanwhile waits.
+    And let the processes never hear Ctrl-C, which a terminal sends to them too: the parent ends them, with SIGTERM.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which processes inherit
+    try:
+        with _later(signal.SIGTERM):
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _later(number: signal.Signals) -> Iterator[None]:
+    """Handle a signal that comes meanwhile at the end; only the main thread handles any."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = threading.Event()
+    before = signal.signal(number, lambda *_: came.set())
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(number, before)
+        if came.is_set():
+            signal.raise_signal(number)
 
 
 def _end_with_parent() -> None:

@@ -1,4 +1,6 @@
 import multiprocessing
+import multiprocessing.resource_tracker
+import multiprocessing.util
 import os
 import signal
 import subprocess
@@ -11,6 +13,7 @@ import pytest
 
 from carto_core.engine.side_by_side import Told, num_workers, run_side_by_side
 from carto_core.errors import Cancelled, RunError
+from carto_core.workflows.progress import stoppable
 
 
 def write(text, path):
@@ -131,6 +134,27 @@ def test_ctrl_c_is_the_parents_alone(parent):
     os.killpg(process.pid, signal.SIGINT)
     said = process.stderr.read().decode()
     assert said.count("Traceback") == said.count("KeyboardInterrupt\n") == 1, said
+
+
+def test_a_cancel_while_a_process_is_started_waits_until_it_is(tmp_path, monkeypatch, capfd):
+    """A process that is there and is told nothing ends in a traceback of its own."""
+    spawn, spawned = multiprocessing.util.spawnv_passfds, []
+    multiprocessing.resource_tracker.ensure_running()  # is started in the same way, once
+
+    def spawn_and_cancel(*how):
+        spawned.append(psutil.Process(pid := spawn(*how)))
+        signal.raise_signal(signal.SIGTERM)
+        return pid
+
+    monkeypatch.setattr(multiprocessing.util, "spawnv_passfds", spawn_and_cancel)
+
+    with pytest.raises(Cancelled), stoppable():
+        run(sleep, tmp_path)
+
+    _, alive = psutil.wait_procs(spawned, 30)
+    assert spawned
+    assert not alive
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def manifest(device, threads):
