@@ -46,6 +46,7 @@ from benchmarks.kills import SHARES, describe_machine, draw_moment, make_verbs
 from carto_core.store.rundir import now, write_json
 
 DAY_S = 86_400
+PROJECT = Path(__file__).parents[1]
 REFUSED, STOPPED = 2, 1  # exit codes
 ENDS = ("interrupted", "cancelled", "failed", "complete")
 Tampering = tuple[Any, dict[str, Any]]  # the act, and what `perform` is told besides
@@ -91,7 +92,10 @@ def try_fault(
     again = perform(context, verb.act, folder)
     losses += [f"again: {again.last_words}"] if again.code else []
     losses += differences(folder, expected)
-    return Outcome("", verb.name, ended.code, ended.said.strip().replace(str(folder), "FOLDER"), losses)
+    said = ended.said.strip()
+    for place, name in ((folder, "FOLDER"), (sys.prefix, "PYTHON"), (sys.base_prefix, "PYTHON"), (PROJECT, "PROJECT")):
+        said = said.replace(str(place), name)
+    return Outcome("", verb.name, ended.code, said, losses)
 
 
 def _words_amiss(said: str) -> list[str]:
