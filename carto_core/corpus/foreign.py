@@ -21,7 +21,6 @@ from carto_core.corpus.reading import Row, read_corpus, rows_of
 from carto_core.errors import CorpusError
 from carto_core.types import ROLES, Int32
 
-GROUP = "group"  # the column of a corpus that says which rows are one
 _COPY = re.compile(r"(?:planted/)?canary/(\d{4,9})/copy-\d+")
 
 
@@ -132,14 +131,5 @@ def planted_as(rows: Sequence[Row], canaries: Sequence[Canary]) -> list[int | No
 
 
 def foreign_groups(rows: Sequence[Row]) -> Int32:
-    """Return int32[N]: rows share a group by their column `group` where they have one, else by an equal text.
-
-    A row without text is a group of its own.
-    """
-    return duplicate_groups([_group_name(row) for row in rows])
-
-
-def _group_name(row: Row) -> str:
-    if row.meta.get(GROUP) is not None:
-        return f"group {row.meta[GROUP]}"
-    return f"text {row.text}" if row.text else f"key {row.key}"
+    """Return int32[N]: rows of equal texts share a group, as in a run of our own; a row without text is a group of its own."""
+    return duplicate_groups([f"text {row.text}" if row.text else f"key {row.key}" for row in rows])

@@ -319,13 +319,13 @@ def test_texts_can_be_joined_later_by_key(tmp_path):
         join_corpus(run, [{"key": "x", "text": "y"}])
 
 
-def test_rows_without_keys_are_known_by_their_number_and_a_group_column_decides(tmp_path):
+def test_rows_without_keys_are_known_by_their_number_and_only_equal_texts_are_a_group(tmp_path):
     rows = [{"text": "a", "group": 1}, {"text": "b", "group": 1}, {"text": "b"}]
 
     with carto_core.record(tmp_path / "mine", corpus=rows) as rec:
         rec.log([0, 1, 2], [1, 2, 3])
 
-    assert open_run(tmp_path / "mine").samples()["group_id"].tolist() == [0, 0, 1]
+    assert open_run(tmp_path / "mine").samples()["group_id"].tolist() == [0, 1, 1]
     assert open_run(tmp_path / "mine").samples()["key"].tolist() == ["0", "1", "2"]
 
 
