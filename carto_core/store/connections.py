@@ -7,6 +7,7 @@ are kept; the file itself is let go after each use, because a rescore replaces i
 from __future__ import annotations
 
 import os
+import queue
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +17,8 @@ import duckdb
 # A table that a foreign file lacks must not be found among the variables of whoever asks for it.
 STRICT: dict[str, str | bool | int | float | list[str]] = {"python_enable_replacements": False}
 KEPT = 4  # beyond these, threads that read at the same time make their own
-_ready: list[duckdb.DuckDBPyConnection] = []
-_of_parents: list[duckdb.DuckDBPyConnection] = []
+_ready: queue.LifoQueue[duckdb.DuckDBPyConnection] = queue.LifoQueue(KEPT)
+_of_parents: list[queue.LifoQueue[duckdb.DuckDBPyConnection]] = []
 
 
 @contextmanager
@@ -28,8 +29,8 @@ def attached(database: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         duckdb.Error: the file is missing, torn, no DuckDB file, or held open for writing by another process.
     """
     try:
-        ready = _ready.pop()
-    except IndexError:
+        ready = _ready.get_nowait()
+    except queue.Empty:
         ready = duckdb.connect(config=STRICT)
     try:
         with ready.cursor() as con:
@@ -40,9 +41,9 @@ def attached(database: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     except BaseException:
         ready.close()
         raise
-    if len(_ready) < KEPT:
-        _ready.append(ready)
-    else:
+    try:
+        _ready.put_nowait(ready)
+    except queue.Full:
         ready.close()
 
 
@@ -66,8 +67,9 @@ def heeding_ctrl_c() -> Iterator[None]:
 
 def _leave_to_the_parent() -> None:
     """In a forked child: neither use what the parent has ready, whose threads are not there, nor end it."""
-    _of_parents.extend(_ready)
-    _ready.clear()
+    global _ready
+    _of_parents.append(_ready)
+    _ready = queue.LifoQueue(KEPT)
 
 
 if hasattr(os, "register_at_fork"):

@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -29,10 +30,8 @@ def number_in(path):
 
 
 @pytest.fixture(autouse=True)
-def _none_ready():
-    connections._ready.clear()
-    yield
-    connections._ready.clear()
+def _ready_ones(monkeypatch):
+    monkeypatch.setattr(connections, "_ready", queue.LifoQueue(connections.KEPT))
 
 
 def test_a_replaced_file_is_read_anew_even_while_the_old_one_is_still_being_read(tmp_path):
@@ -76,13 +75,13 @@ def test_what_is_attached_cannot_be_changed(tmp_path):
 def test_one_is_used_again_and_one_that_failed_is_not(tmp_path):
     path = database(tmp_path / "a.duckdb", 1)
     number_in(path)
-    (ready,) = connections._ready
+    (ready,) = connections._ready.queue
     number_in(path)
-    assert connections._ready == [ready]
+    assert connections._ready.queue == [ready]
 
     with pytest.raises(duckdb.IOException), attached(tmp_path / "missing.duckdb"):
         pass
-    assert connections._ready == []
+    assert connections._ready.empty()
     assert number_in(path) == 1
 
 
@@ -102,11 +101,11 @@ def test_threads_at_the_same_time_each_read_their_own_file_and_few_connections_s
         thread.join()
 
     assert found == {i: i for i in range(12)}
-    assert len(connections._ready) == connections.KEPT
+    assert connections._ready.qsize() == connections.KEPT
 
 
 def number_and_ready_in(path):
-    return len(connections._ready), number_in(path)
+    return connections._ready.qsize(), number_in(path)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
@@ -117,7 +116,7 @@ def test_a_forked_child_reads_with_a_connection_of_its_own(tmp_path):
     context = multiprocessing.get_context("fork")
     with context.Pool(1) as pool:
         assert pool.apply_async(number_and_ready_in, (path,)).get(30) == (0, 7)
-    assert len(connections._ready) == 1
+    assert connections._ready.qsize() == 1
 
 
 @pytest.fixture
