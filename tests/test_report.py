@@ -352,7 +352,7 @@ def test_audits_that_were_not_run_are_named_with_their_command(run):
 def test_the_report_half_is_hidden_until_it_was_seen(run):
     planted = np.flatnonzero(light.load_table(run).is_canary)
     plan_dir = saved_plan(run, keys_of(run, planted))
-    measure(run, plan_dir, seen=False)
+    measure(run, plan_dir, [arm | {"membership_tpr": 0.03} for arm in ARMS], seen=False)
     canaries = run.canaries()
     hidden = canaries.loc[canaries["role"] == "report", "secret"].str.strip().tolist()
     shown = canaries.loc[(canaries["role"] == "calibration") & canaries["inserted"], "secret"].str.strip().tolist()

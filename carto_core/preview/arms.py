@@ -22,6 +22,7 @@ from carto_core.types import Float32, Int32, Plan, SampleTable
 
 ARMS = ("baseline", "plan", "control", "dedup", "oracle")
 PREVIEW_AUDITS = ("extraction", "natural", "exposure", "perplexity")
+WITH_MEMBERSHIP = (*PREVIEW_AUDITS, "membership")
 Equal = Literal["steps", "epochs"]
 LENGTH_STRATA = 20
 CONTROL_DRAWS = 200

@@ -39,7 +39,9 @@ METRICS: dict[str, str] = {
     "natural_extraction": "natural extraction (share of duplicate groups)",
     **{f"exposure.{role}": f"median exposure, {role} half (bits)" for role in ROLES},
     "ppl_nats": "validation loss (nats per token)",
+    "membership_tpr": "members found by their loss at 1 % false positives (share)",
 }
+ON_REQUEST = ("membership_tpr",)  # told only where an arm was asked for it
 
 
 KNOWN = {"k": COUNT, "n": COUNT}
@@ -51,6 +53,7 @@ RESULT = {  # of one retrain; what was not asked for is absent
     "exposure?": optional(dict.fromkeys(ROLES, maybe(NUMBER))),
     "secret_nats?": dict.fromkeys(ROLES, maybe(NUMBER)),
     "membership_auc?": maybe(NUMBER),
+    "membership_tpr?": maybe(NUMBER),
     "ppl_nats?": NUMBER,
     "wall_s?": SECONDS,
 }
@@ -77,7 +80,7 @@ def metric_of(arm: dict[str, Any], metric: str) -> float:
 
 def is_share(metric: str) -> bool:
     """Return whether a metric is a share, in [0, 1]."""
-    return "extraction" in metric
+    return "extraction" in metric or metric == "membership_tpr"
 
 
 def with_unit(metric: str, value: float) -> str:
@@ -140,11 +143,13 @@ def smallest_p(num_differences: int) -> float:
 def effects_of(arms: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the effects of `measure.json`: the plan against baseline and control, all others against baseline.
 
-    Pairs share a seed. `estimate`, `low`, `high` are None where they cannot be had.
+    Pairs share a seed. `estimate`, `low`, `high` are None where they cannot be had; a metric in `ON_REQUEST` that no arm was
+    asked for has no effect.
     """
+    metrics = [metric for metric in METRICS if metric not in ON_REQUEST or any(metric in arm for arm in arms)]
     pairs = [("plan", "baseline"), ("plan", "control"), ("control", "baseline"), ("dedup", "baseline")]
     pairs += [("oracle", "baseline")] * any(arm["arm"] == "oracle" for arm in arms)
-    return [_effect(arms, metric, arm=arm, against=against) for arm, against in pairs for metric in METRICS]
+    return [_effect(arms, metric, arm=arm, against=against) for arm, against in pairs for metric in metrics]
 
 
 def part_of_oracles(line: dict[str, Any], lines: Sequence[dict[str, Any]]) -> float:
@@ -211,7 +216,8 @@ def read_measurement(folder: Path) -> dict[str, Any] | None:
 
 def _with_effects(found: dict[str, Any], path: Path) -> dict[str, Any]:
     """Return a measurement, once each of its effects of a plan is there."""
-    wanted = {("plan", against, metric) for against in ("baseline", "control") for metric in METRICS}
+    always = [metric for metric in METRICS if metric not in ON_REQUEST]
+    wanted = {("plan", against, metric) for against in ("baseline", "control") for metric in always}
     if missing := wanted - {(effect["arm"], effect["against"], effect["metric"]) for effect in found["effects"]}:
         metric = min(metric for _, _, metric in missing)
         raise RunCorrupt(f"{path} cannot be read: it holds no effect of the plan on {metric}; {MEASURE_CURE}")

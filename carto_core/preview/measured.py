@@ -108,8 +108,8 @@ def _exposure(subject: Subject, arm: Arm) -> Facts:
 
 
 def _membership(subject: Subject, arm: Arm) -> Facts:
-    found = audit_membership(subject, trained_on=arm.repeats > 0).summary
-    return {"membership_auc": found["attacks"]["loss"]["auc"]["value"]}
+    found = audit_membership(subject, trained_on=arm.repeats > 0).summary["attacks"]["loss"]
+    return {"membership_auc": found["auc"]["value"], "membership_tpr": found["tpr_at_fpr_0.01"]["value"]}
 
 
 def _perplexity(subject: Subject, arm: Arm) -> Facts:

@@ -99,6 +99,13 @@ MEASURES = (
     Measure("exposure.report", "Exposure of secrets, report half", _EXPOSURE, "bits"),
     Measure("exposure.calibration", "Exposure of secrets, calibration half", _EXPOSURE, "bits"),
     Measure(
+        "membership_tpr",
+        "Training texts told by their loss",
+        "Share of the training texts that an attacker who sees losses finds while taking at most 1 % of other texts for "
+        "such. Lower is safer.",
+        "share",
+    ),
+    Measure(
         LOSS,
         "Perplexity on held-out text",
         "How surprised the model is by text that it was not trained on: the price. Lower is better.",

@@ -24,7 +24,7 @@ from carto_core.engine.order import total_steps
 from carto_core.engine.side_by_side import num_workers
 from carto_core.errors import PlanError, RunCorrupt, RunNotSealed, SelectionError, UnknownNameError
 from carto_core.export import Outgoing, export_corpus, export_plan, read_plan, read_plan_json, write_plan
-from carto_core.preview.arms import Arm, Equal, arms_of
+from carto_core.preview.arms import PREVIEW_AUDITS, WITH_MEMBERSHIP, Arm, Equal, arms_of
 from carto_core.probes import DEFAULT_MODELS, PROBES, require_models
 from carto_core.quadrants import Cuts
 from carto_core.rules import canonical, check_form
@@ -616,9 +616,15 @@ def measurement_dir(run: Run, plan_dir: str | Path) -> Path:
 
 
 def measurement_arms(
-    run: Run, plan_dir: str | Path, *, seeds: int, equal: Equal = "steps", oracle: bool = False
+    run: Run,
+    plan_dir: str | Path,
+    *,
+    seeds: int,
+    equal: Equal = "steps",
+    oracle: bool = False,
+    membership: bool = False,
 ) -> list[Arm]:
-    """Return the arms that measuring a plan would need.
+    """Return the arms that measuring a plan would need; for what can be asked of them see `measure_plans`.
 
     Raises:
         PlanError: the plan cannot be read, or the run was itself trained under a plan.
@@ -640,7 +646,8 @@ def measurement_arms(
                 f"no planted canary fits into {int(plan.affected.sum())} rows, so there is no oracle to train"
             )
         bound = interventions.make_plan(chosen, table, action="prune")
-    return arms_of(run, plan, table, seeds=seeds, equal=equal, oracle=bound)
+    audits = WITH_MEMBERSHIP if membership else PREVIEW_AUDITS
+    return arms_of(run, plan, table, seeds=seeds, equal=equal, audits=audits, oracle=bound)
 
 
 def _losses_to_score(run: Run) -> tuple[SnapshotKind, Float32]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from carto_core.engine.executors import LOCAL, Executor
 from carto_core.errors import ConfigError
@@ -33,6 +33,7 @@ def measure_plans(
     equal: Equal = "steps",
     stop_at: float | None = None,
     oracle: bool = False,
+    membership: bool = False,
     out: str | Path | None = None,
     executor: Executor = LOCAL,
 ) -> list[dict[str, Any]]:
@@ -50,6 +51,7 @@ def measure_plans(
             share of its middle, after at least 3 seeds; None measures all seeds. (Stopping where an interval is narrow makes
             it somewhat too narrow.)
         oracle: also retrain without as many rows, chosen by one who knows the canaries: what no detector can do better.
+        membership: also attack every retrain by its losses. An arm that was trained without this is trained anew.
         out: the directory to write, of one plan alone; default `RUN/previews/HASH`.
         executor: where the retrains run.
 
@@ -64,7 +66,8 @@ def measure_plans(
         raise ConfigError(
             f"--out is the directory of one measurement, and {len(plan_dirs)} plans were given; leave it out"
         )
-    sweep = [_Measurement(run, plan_dir, out, seeds=seeds, equal=equal, oracle=oracle) for plan_dir in plan_dirs]
+    how: _How = {"seeds": seeds, "equal": equal, "oracle": oracle, "membership": membership}
+    sweep = [_Measurement(run, plan_dir, out, how) for plan_dir in plan_dirs]
     progress = ProgressFile(*dict.fromkeys(one.folder / "progress.jsonl" for one in sweep))
     streaming = _Streaming(run, sweep, progress)
     with stoppable(), device_slot(run.files, progress, work="measurement"):
@@ -94,20 +97,25 @@ def _check(*, seeds: int, equal: str, stop_at: float | None) -> None:
         raise ConfigError(f"--stop-at must lie between 0 and 1, got {stop_at}")
 
 
+class _How(TypedDict):
+    seeds: int
+    equal: Equal
+    oracle: bool
+    membership: bool
+
+
 class _Measurement:
     """One plan of a sweep: its arms, and the directory that says what they gave."""
 
-    def __init__(
-        self, run: Run, plan_dir: str | Path, out: str | Path | None, *, seeds: int, equal: Equal, oracle: bool
-    ) -> None:
-        self.run, self.seeds = run, seeds
-        self.arms = light.measurement_arms(run, plan_dir, seeds=seeds, equal=equal, oracle=oracle)
+    def __init__(self, run: Run, plan_dir: str | Path, out: str | Path | None, how: _How) -> None:
+        self.run, self.seeds = run, how["seeds"]
+        self.arms = light.measurement_arms(run, plan_dir, **how)
         self.paths = [arm.path(run) for arm in self.arms]
         self.folder = Path(out) if out is not None else light.measurement_dir(run, plan_dir)
         facts = read_plan_json(Path(plan_dir))
-        self.about = {"version": 1, "run_id": run.run_id, "plan_sha256": facts["plan_sha256"], "equal": equal}
+        self.about = {"version": 1, "run_id": run.run_id, "plan_sha256": facts["plan_sha256"], "equal": how["equal"]}
         self.written = 0
-        self.asked = seeds
+        self.asked = self.seeds
 
     def arms_asked(self) -> list[Arm]:
         """Return the arms of the seeds that are asked for by now."""

@@ -11,7 +11,15 @@ from carto_core.engine.executors import LocalExecutor
 from carto_core.errors import Cancelled, ConfigError
 from carto_core.interventions import oracle
 from carto_core.preview.arms import arms_of, draw_control, expected_minutes
-from carto_core.preview.effects import effects_of, half_width, mean_of, metric_of, paired_interval, read_partial
+from carto_core.preview.effects import (
+    effects_of,
+    half_width,
+    mean_of,
+    metric_of,
+    paired_interval,
+    read_measurement,
+    read_partial,
+)
 from carto_core.preview.measured import measure_arms
 from carto_core.store.reader import open_run
 from carto_core.store.rundir import write_json
@@ -235,6 +243,18 @@ def test_a_sweep_of_plans_trains_once_what_several_need_and_says_of_each_what_it
         assert alone | {"created": ""} == measured | {"created": ""}
 
 
+def test_the_command_line_asks_for_membership(run, monkeypatch, capsys):
+    plan_dir = light.save_plan(run, prune(run))
+    _, seen_in = finishing_at_once(monkeypatch)
+    seen_in.append(light.measurement_dir(run, plan_dir))
+
+    with pytest.raises(SystemExit):
+        cli.main(["measure", str(run.files.path), str(plan_dir), "--seeds", "1", "--membership"])
+
+    asked = light.measurement_arms(run, plan_dir, seeds=1, membership=True)
+    assert all(arm.path(run).is_file() for arm in asked)
+
+
 def test_a_sweep_goes_on_with_the_plans_that_are_not_yet_known_well_enough(run, monkeypatch):
     plans = [light.save_plan(run, prune(run, q)) for q in (0.1, 0.2)]
     _, seen_in = finishing_at_once(monkeypatch)
@@ -298,10 +318,41 @@ def test_an_arm_is_asked_what_was_wanted_of_it_and_kept_apart_by_that(run):
 
 def test_the_baseline_arm_of_the_runs_own_seed_is_the_run_itself(run):
     plan_dir = light.save_plan(run, prune(run))
-    baseline = measure_plan(run, plan_dir, seeds=1, executor=HERE)["arms"][0]
-    audit = json.loads((run.files.audits / "perplexity.json").read_text())
+    baseline = measure_plan(run, plan_dir, seeds=1, membership=True, executor=HERE)["arms"][0]
+    perplexity, membership = (light.read_audit(run, name)["summary"] for name in ("perplexity", "membership"))
 
-    assert baseline["ppl_nats"] == pytest.approx(audit["summary"]["nats_per_token"], rel=1e-6)
+    assert baseline["ppl_nats"] == pytest.approx(perplexity["nats_per_token"], rel=1e-6)
+    by_loss = membership["attacks"]["loss"]
+    assert baseline["membership_auc"] == pytest.approx(by_loss["auc"]["value"])
+    assert baseline["membership_tpr"] == by_loss["tpr_at_fpr_0.01"]["value"]
+
+
+def test_membership_is_told_of_plans_that_were_asked_for_it_and_missed_in_no_other(run, tmp_path):
+    def arm(name, **more):
+        shares = {key: {"k": 1, "n": 2} for key in ROLES}
+        return {"arm": name, "seed": 0, "extraction": shares, "ppl_nats": 2.0} | more
+
+    plain = [arm(name) for name in ("baseline", "plan")]
+    asked = [arm("baseline", membership_tpr=0.25), arm("plan", membership_tpr=0.125)]
+    for name, arms in (("plain", plain), ("asked", asked)):
+        write_json(tmp_path / name / "measure.json", {"arms": arms, "effects": effects_of(arms)})
+
+    told = {
+        name: {(e["arm"], e["against"]): e["estimate"] for e in found["effects"] if e["metric"] == "membership_tpr"}
+        for name in ("plain", "asked")
+        if (found := read_measurement(tmp_path / name)) is not None
+    }
+
+    assert told["plain"] == {}
+    assert told["asked"]["plan", "baseline"] == -0.125
+
+
+def test_all_arms_of_a_plan_are_asked_for_membership_or_none(run):
+    plan_dir = light.save_plan(run, prune(run))
+    plain, asked = (light.measurement_arms(run, plan_dir, seeds=1, membership=wish) for wish in (False, True))
+
+    assert {"membership" in arm.audits for arm in plain} == {False}
+    assert {"membership" in arm.audits for arm in asked} == {True}
 
 
 def test_no_seeds_are_refused(run):

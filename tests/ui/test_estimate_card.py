@@ -95,6 +95,21 @@ def test_the_tradeoff_takes_another_way_to_leak(run):
     assert not any("perplexity and canary extraction" in alt for alt in alts)
 
 
+def test_the_tradeoff_takes_membership_where_a_plan_was_asked_for_it(run):
+    tiny.prepare(run)
+    app = with_hotspots(run)
+    shares = {"baseline": 0.5, "plan": 0.3, "control": 0.5, "dedup": 0.2}
+    measured(run, plan_dir_of(run), shares=shares)
+    app.run()
+
+    labelled(app.get("button_group"), "What is given away").set_value("membership_tpr").run()
+    assert "measure a plan *With membership inference*" in app.info[-1].value
+
+    measured(run, plan_dir_of(run), shares=shares, membership_tpr=0.04)
+    app.run()
+    assert any("perplexity and members found" in c.proto.alt for c in app.get("plotly_chart"))
+
+
 def test_the_calibration_page_sets_estimates_beside_measurements(run):
     tiny.prepare(run)
     app = with_hotspots(run)

@@ -565,15 +565,18 @@ def test_a_measurement_may_stop_early(run, monkeypatch):
     assert launched[0][-2:] == ["--stop-at", "0.05"]
 
 
-def test_an_oracle_may_be_measured_too(run, monkeypatch):
+@pytest.mark.parametrize(
+    ("wish", "option"), [("With an oracle", "--oracle"), ("With membership inference", "--membership")]
+)
+def test_more_may_be_measured(run, monkeypatch, wish, option):
     launched = []
     monkeypatch.setattr(jobs, "launch", lambda arguments, **how: launched.append(arguments))
     app = with_hotspots(run)
 
-    labelled(app.checkbox, "With an oracle").check().run()
+    labelled(app.checkbox, wish).check().run()
     press(app, "Measure it")
 
-    assert launched[0][-1] == "--oracle"
+    assert launched[0][-1] == option
 
 
 def test_minutes_are_said_before_the_click(run):
@@ -591,6 +594,19 @@ def test_a_measurement_is_read_with_all_arms_and_a_verdict(run):
     alts = [c.proto.alt for c in app.get("plotly_chart")]
     assert all(any(METRICS[m] in alt for alt in alts) for m in ("extraction.report", "ppl_nats", "natural_extraction"))
     assert "more than a random choice of its size" in words(app)
+    assert not any(METRICS["membership_tpr"] in alt for alt in alts)
+
+
+def test_membership_is_shown_where_it_was_measured(run):
+    app = with_hotspots(run)
+    (plan_dir,) = run.files.plans.iterdir()
+    arms = [arm | {"membership_tpr": 0.03 + arm["seed"] / 100} for arm in ARMS]
+    write_json(light.measurement_dir(run, plan_dir) / "measure.json", {"arms": arms, "effects": effects_of(arms)})
+
+    sound(app.run())
+
+    assert any(METRICS["membership_tpr"] in c.proto.alt for c in app.get("plotly_chart"))
+    assert METRICS["membership_tpr"] in set(frame(app, "reading")["metric"])
 
 
 def test_the_report_can_be_taken_along_measured_or_not(run):

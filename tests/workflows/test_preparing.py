@@ -39,8 +39,8 @@ def plan_of(run, rows, **how):
     return plan, light.save_plan(run, plan, table=table)
 
 
-def measured(run, plan_dir, *, shares, seeds=(0, 1), equal="steps"):
-    """Write a measurement in which each arm gives away so much of the calibration half."""
+def measured(run, plan_dir, *, shares, seeds=(0, 1), equal="steps", **more):
+    """Write a measurement in which each arm gives away so much of the calibration half; `more` holds of all arms."""
     arms = [
         {
             "arm": name,
@@ -50,11 +50,12 @@ def measured(run, plan_dir, *, shares, seeds=(0, 1), equal="steps"):
             "exposure": {"calibration": 4.0, "report": 4.0},
             "ppl_nats": 3.0 + 0.1 * place,
         }
+        | more
         for seed in seeds
         for place, (name, share) in enumerate(shares.items())
     ]
     folder = light.measurement_dir(run, plan_dir)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "measure.json").write_text(json.dumps({"equal": equal, "arms": arms, "effects": effects_of(arms)}))
 
 

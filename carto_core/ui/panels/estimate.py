@@ -10,7 +10,7 @@ import streamlit as st
 
 from carto_core import jobs
 from carto_core.plots.tradeoff import Point, Sweep, tradeoff_figure
-from carto_core.preview.effects import METRICS, is_share, read_measurement, with_unit
+from carto_core.preview.effects import METRICS, ON_REQUEST, is_share, read_measurement, with_unit
 from carto_core.preview.estimate import CONFIDENCE, INTERPOLATED, SEEDS, Estimate, Estimator, Range
 from carto_core.scores import SCORES
 from carto_core.store.reader import Run
@@ -26,6 +26,7 @@ LEAKS = {
     "extraction": "secrets extracted",
     "natural_extraction": "repeated texts recited",
     "exposure": "exposure of secrets",
+    "membership_tpr": "members found",
 }
 BADGES = {"measured": "green", INTERPOLATED: "blue"}
 
@@ -67,7 +68,8 @@ def tradeoff(run: Run, table: SampleTable, found: Estimate | None) -> None:
     if found is not None and mine is not None:
         points.append(_point_of(metric, mine, found.metrics["ppl_nats"]))
     if not points:
-        st.info(f"No measured plan and no estimate tells the {METRICS[metric]}; choose another way to leak.")
+        lacking = "measure a plan *With membership inference*" if metric in ON_REQUEST else "choose another way to leak"
+        st.info(f"No measured plan and no estimate tells the {METRICS[metric]}: {lacking}.")
         return
     sweeps = _sweeps(run, table, estimator, metric)
     st.plotly_chart(

@@ -30,7 +30,7 @@ from carto_core.workflows import light, lineage
 from carto_core.workflows.reporting import gather
 
 # One chooses by the calibration half, so what is reported is the other.
-SHOWN = ("extraction.report", "ppl_nats", "natural_extraction", "exposure.report")
+SHOWN = ("extraction.report", "ppl_nats", "natural_extraction", "exposure.report", "membership_tpr")
 STOP_AT = 0.05
 STOP_FLAG = ["--stop-at", str(STOP_AT)]
 ACTIONS = {"prune": "Prune", "reweight": "Down-weight", "upsample": "Up-sample", "policy": "Policy"}
@@ -191,7 +191,13 @@ def _offer(run: Run, plan_dir: Path, folder: Path, *, again: bool) -> None:
         disabled=not np.any(cache.canaries_of(run)["inserted"]),
         help="Retrains without as many rows, chosen by one who knows the canaries: what no detector can do better.",
     )
-    minutes = expected_minutes(run, light.measurement_arms(run, plan_dir, seeds=seeds, oracle=oracle))
+    membership = st.checkbox(
+        "With membership inference",
+        help="Attacks every retrain by its losses: how many of the texts that it was trained on are found when at most 1 % of "
+        "others are taken for such? Retrains that were measured without this are trained anew.",
+    )
+    arms = light.measurement_arms(run, plan_dir, seeds=seeds, oracle=oracle, membership=membership)
+    minutes = expected_minutes(run, arms)
     label = "Measure again" if again else "Measure it"
     cost = f"about {max(1, round(minutes))} min" if minutes else "all arms are there: seconds"
     if second.button(f"{label} ({cost})", type="secondary" if again else "primary", width="stretch"):
@@ -205,6 +211,7 @@ def _offer(run: Run, plan_dir: Path, folder: Path, *, again: bool) -> None:
                 str(seeds),
                 *(STOP_FLAG if early else []),
                 *(["--oracle"] * oracle),
+                *(["--membership"] * membership),
             ],
             kind="measure",
             run_id=run.run_id,
@@ -224,8 +231,8 @@ def _offer(run: Run, plan_dir: Path, folder: Path, *, again: bool) -> None:
 def _result(run: Run, measured: dict[str, Any]) -> None:
     arms = measured["arms"]
     st.markdown("**Every retrain is a point; the line is the mean**")
-    for row in (SHOWN[:2], SHOWN[2:]):
-        for column, metric in zip(st.columns(2), row, strict=True):
+    for row in (SHOWN[:2], SHOWN[2:4], SHOWN[4:]):
+        for column, metric in zip(st.columns(2), row, strict=False):
             there = [arm for arm in ARMS if any(a["arm"] == arm for a in arms)]
             values = {arm: [metric_of(a, metric) for a in arms if a["arm"] == arm] for arm in there}
             if all(math.isnan(v) for seeds in values.values() for v in seeds):
