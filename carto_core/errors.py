@@ -18,7 +18,8 @@
   x JobError           a job that cannot be started or cancelled
   x ExecutorError      a cluster that cannot be used, or whose workers died
   x DiskError          a file that the machine does not let us write: no room, no permission
-  x Cancelled          the user stopped the work; nothing is broken
+
+`Cancelled`, the user stopped the work, stands beside KeyboardInterrupt.
 
 A message says what was wrong, where, and what to do. `CartoError` is for people; `assert` is for our own mistakes.
 """
@@ -144,5 +145,8 @@ _CURES |= dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make it writa
 _CURES |= dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR), "choose another place")
 
 
-class Cancelled(CartoError):
-    """The user stopped the work; nothing is broken."""
+class Cancelled(BaseException):
+    """The user stopped the work; nothing is broken.
+
+    It can come at any line, so it is no `Exception`: who catches all that may be wrong with a file would swallow it.
+    """

@@ -4,7 +4,10 @@ import signal
 from contextlib import suppress
 
 import pytest
+import torch
+from torch import nn
 
+from carto_core.engine import checkpoint
 from carto_core.errors import Cancelled
 from carto_core.workflows.progress import stoppable
 
@@ -38,6 +41,13 @@ def swallow(number, made_of_it):
     with suppress(Cancelled, KeyboardInterrupt):
         signal.raise_signal(number)
     raise made_of_it
+
+
+def test_a_stop_while_a_file_is_loaded_is_not_taken_for_what_is_wrong_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "load_file", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+
+    with pytest.raises(Cancelled), stoppable():
+        checkpoint.load_model(tmp_path / "step-1", nn.Linear(1, 1), torch.device("cpu"))
 
 
 @pytest.mark.parametrize("error", [RuntimeError("std::bad_cast"), NotImplementedError(), ValueError()])
