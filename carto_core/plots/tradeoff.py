@@ -74,7 +74,7 @@ def tradeoff_figure(
         percent: whether y is a share.
         theme: light or dark.
     """
-    figure, tickformat = go.Figure(), ".0%" if percent else ".1f"
+    figure, tickformat = go.Figure(), ".1~%" if percent else ".1f"
     for sweep, (colour, dash) in zip(sweeps, SWEEPS, strict=False):
         figure.add_scatter(
             x=list(sweep.x), y=list(sweep.y), mode="lines+markers", name=sweep.name, line={"color": colour, "dash": dash},

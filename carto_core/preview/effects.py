@@ -39,7 +39,7 @@ METRICS: dict[str, str] = {
     "natural_extraction": "natural extraction (share of duplicate groups)",
     **{f"exposure.{role}": f"median exposure, {role} half (bits)" for role in ROLES},
     "ppl_nats": "validation loss (nats per token)",
-    "membership_tpr": "members found by their loss at 1 % false positives (share)",
+    "membership_tpr": "membership TPR at 1 % FPR (share)",
 }
 ON_REQUEST = ("membership_tpr",)  # told only where an arm was asked for it
 

@@ -30,7 +30,7 @@ def test_every_kind_is_one_trace_with_its_points_and_keys():
     assert "prune 10%" in traces["by a score"].text[1]
 
 
-@pytest.mark.parametrize(("percent", "said"), [(True, ".0%"), (False, ".1f")])
+@pytest.mark.parametrize(("percent", "said"), [(True, ".1~%"), (False, ".1f")])
 def test_the_leak_is_told_in_its_own_unit(percent, said):
     sweep = Sweep("by a score", [0, 0.1], [7.5, 2.0], [0.01, 0.1])
 

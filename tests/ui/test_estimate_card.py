@@ -107,7 +107,7 @@ def test_the_tradeoff_takes_membership_where_a_plan_was_asked_for_it(run):
 
     measured(run, plan_dir_of(run), shares=shares, membership_tpr=0.04)
     app.run()
-    assert any("perplexity and members found" in c.proto.alt for c in app.get("plotly_chart"))
+    assert any("perplexity and membership TPR" in c.proto.alt for c in app.get("plotly_chart"))
 
 
 def test_the_calibration_page_sets_estimates_beside_measurements(run):
