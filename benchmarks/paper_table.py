@@ -132,8 +132,13 @@ def gpt_config(corpus: str, *, chars: int) -> RunConfig:
 
 
 def print_table(results: dict[str, Any]) -> None:
-    """Print every line: rows changed, extraction under each arm, and what the plan did beyond its control."""
+    """Print every line: rows changed, extraction under each arm, and what the plan did beyond its control.
+
+    What the paper asks first, a tenth at equal steps, is one table; other shares and equal epochs are another.
+    """
     lines = [(corpus, line) for corpus, facts in results["corpora"].items() for line in facts["lines"]]
+    first = [(corpus, line) for corpus, line in lines if line["equal"] == "steps" and line["share"] in (None, 0.10)]
+    further = sorted((one for one in lines if one not in first), key=lambda one: one[1]["equal"] == "epochs")
     membership = any(effect["metric"] == "membership_auc" for _, line in lines for effect in line["effects"])
     heads = [
         "corpus",
@@ -146,14 +151,16 @@ def print_table(results: dict[str, Any]) -> None:
     heads += ["unchanged", "plan - control", "natural extraction, plan - control"]
     heads += [f"perplexity %, plan - {arm}" for arm in ("control", "unchanged")]
     heads += ["membership AUC (plan, control, unchanged)", "plan - control"] if membership else []
-    print("| " + " | ".join(heads) + " |\n" + "| --- " * len(heads) + "|")
-    for corpus, line in lines:
-        print("| " + " | ".join([corpus, *_table_cells(line, membership=membership)]) + " |")
+    for some in filter(None, (first, further)):
+        print("| " + " | ".join(heads) + " |\n" + "| --- " * len(heads) + "|")
+        for corpus, line in some:
+            print("| " + " | ".join([corpus, *_table_cells(line, membership=membership)]) + " |")
+        print()
 
     for corpus, facts in results["corpora"].items():
         rows = facts["rows"]
         print(
-            f"\n{corpus}: of {facts['num_samples']} rows a twin recites {rows['recited_canary'] + rows['recited_natural']},",
+            f"{corpus}: of {facts['num_samples']} rows a twin recites {rows['recited_canary'] + rows['recited_natural']},",
             end=" ",
         )
         print(f"{rows['recited_natural']} of them the corpus's own; {rows['canary']} are canary copies.")

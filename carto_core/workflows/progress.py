@@ -72,8 +72,9 @@ class ProgressFile:
 def stoppable() -> Iterator[None]:
     """Turn SIGTERM, which is how a job is cancelled, into `Cancelled`, and leave Ctrl-C what it is.
 
-    Within a query DuckDB tells no signal from another, and while it hands over the rows it makes a RuntimeError of one, worded by
-    chance. So what came is remembered here, and raised in its place.
+    A library may make something else of what a signal raises within it: DuckDB tells no signal from another in a query, makes a
+    RuntimeError of one while it hands over rows, and does not find a table while it looks for it among Python's variables. So
+    what came is remembered here, and raised in place of any error that follows.
     """
     came: BaseException | None = None
 
@@ -87,9 +88,9 @@ def stoppable() -> Iterator[None]:
         before[signal.SIGINT] = signal.signal(signal.SIGINT, stop)
     try:
         yield
-    except (KeyboardInterrupt, RuntimeError) as error:
-        if came is not None and type(error) in (KeyboardInterrupt, RuntimeError):
-            raise came from None
+    except (KeyboardInterrupt, Exception) as error:
+        if came is not None and error is not came:
+            raise came from error
         raise
     finally:
         for number, handler in before.items():
