@@ -46,6 +46,7 @@ from benchmarks.kills import SHARES, describe_machine, draw_moment, make_verbs
 from carto_core.store.rundir import now, write_json
 
 DAY_S = 86_400
+UNMOUNT_TRIES = 20
 PROJECT = Path(__file__).parents[1]
 REFUSED, STOPPED = 2, 1  # exit codes
 ENDS = ("interrupted", "cancelled", "failed", "complete")
@@ -150,8 +151,17 @@ def small_disk(folder: Path, *, size: str = "64m") -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        _unmount(folder)
         folder.rmdir()
+
+
+def _unmount(folder: Path) -> None:
+    """Unmount a file system; a process that has just ended may hold it a moment longer."""
+    for _ in range(UNMOUNT_TRIES - 1):
+        if subprocess.run(["umount", str(folder)], check=False, capture_output=True).returncode == 0:
+            return
+        time.sleep(0.1)
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 @contextmanager
