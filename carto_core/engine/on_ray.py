@@ -31,7 +31,7 @@ import numpy as np
 import carto_core
 from carto_core.engine.executors import EXECUTORS, Executor
 from carto_core.engine.side_by_side import POLL_S, num_workers, share_done
-from carto_core.errors import Cancelled, CartoError, ConfigError, ExecutorError
+from carto_core.errors import CartoError, ConfigError, ExecutorError
 from carto_core.store.reader import Run
 from carto_core.store.rundir import RunDir, beside, replacing
 from carto_core.types import Progress
@@ -106,10 +106,8 @@ class RayExecutor:
         sweep = _Sweep(self, function, run, missing, stage)
         try:
             sweep.go_on_until_done(progress)
-        except BaseException as error:
+        except BaseException:
             sweep.stop()
-            if isinstance(error, SystemError) and isinstance(error.__cause__, Cancelled):
-                raise error.__cause__ from None  # what a signal raised while Ray's own code waited
             raise
 
     def room(self, needs: dict[str, float]) -> int:

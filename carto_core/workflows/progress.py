@@ -73,8 +73,8 @@ def stoppable() -> Iterator[None]:
     """Turn SIGTERM, which is how a job is cancelled, into `Cancelled`, and leave Ctrl-C what it is.
 
     A library may make something else of what a signal raises within it: DuckDB tells no signal from another in a query, makes a
-    RuntimeError of one while it hands over rows, and does not find a table while it looks for it among Python's variables. So
-    what came is remembered here, and raised in place of any error that follows.
+    RuntimeError of one while it hands over rows, and does not find a table while it looks for it among Python's variables; Ray makes a
+    SystemError of one while it waits. So what came is remembered here, and raised in place of any error that follows.
     """
     came: BaseException | None = None
 
