@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -220,7 +221,9 @@ def keep(experiment: Experiment, run: Run, corpus: str, line: dict[str, Any]) ->
 
 
 def commit() -> str | None:
-    """Return the commit of the code that runs; None outside a checkout."""
+    """Return the commit of the code that runs; None outside a checkout or without git."""
+    if shutil.which("git") is None:
+        return None
     here = Path(__file__).parent
     found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=here)
     return found.stdout.strip() or None

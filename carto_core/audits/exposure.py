@@ -10,7 +10,7 @@ from scipy import stats
 
 from carto_core.audits.groups import Row, by_insertion, facts_of
 from carto_core.audits.subject import Subject
-from carto_core.corpus.canaries import Canary, draw_references
+from carto_core.corpus.canaries import Canary
 from carto_core.tasks.decoding import continuation_losses, count_at_most
 from carto_core.types import ROLES, AuditResult, Float64
 
@@ -68,12 +68,11 @@ def audit_exposure(
         budget: how many beginnings of secrets the model may read to count those that rank before one canary's; beyond
             it the exact rank is None.
     """
-    taken = {canary.secret for canary in subject.corpus.canaries}
     rows = []
     for place, canary in enumerate(subject.corpus.canaries):
         if not (canary.inserted or controls):
             continue
-        cost, references = _costs(subject, place, taken=taken, num_references=num_references)
+        cost, references = _costs(subject, place, num_references=num_references)
         row = _sampled(canary, cost, references)
         if searches:
             row |= _fitted(cost, references) | _enumerated(subject, place, cost, budget=budget)
@@ -95,16 +94,11 @@ def audit_exposure(
     )
 
 
-def _costs(subject: Subject, place: int, *, taken: set[str], num_references: int) -> tuple[float, Float64]:
+def _costs(subject: Subject, place: int, *, num_references: int) -> tuple[float, Float64]:
     """Return -log p of the canary's secret and of the references, in nats."""
     prefix, secret = subject.canary_tokens[place]
-    references = draw_references(
-        subject.corpus.canaries[place],
-        words=subject.corpus.words,
-        tokenizer=subject.corpus.tokenizer,
-        taken=taken,
-        count=num_references,
-        seed=subject.config.engine.seed,
+    references = subject.corpus.references(
+        subject.corpus.canaries[place], count=num_references, seed=subject.config.engine.seed
     )
     losses = continuation_losses(
         subject.model,

@@ -52,7 +52,11 @@ class Tokens:
     @classmethod
     def encode(cls, texts: Sequence[str], tokenizer: Tokenizer) -> Tokens:
         """Return the tokens of `texts`, without BOS."""
-        lists = tokenizer.encode_many(texts)
+        return cls.of(tokenizer.encode_many(texts))
+
+    @classmethod
+    def of(cls, lists: Sequence[Sequence[int]]) -> Tokens:
+        """Return texts that are ids already."""
         offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in lists])]).astype(np.int64)
         flat = np.fromiter((i for ids in lists for i in ids), np.int32, count=int(offsets[-1]))
         return cls(flat, offsets)

@@ -13,8 +13,8 @@ from carto_core.errors import ConfigError
 def pick_device(name: str, *, threads: int) -> torch.device:
     """Return the device and set torch up for repeatable results with `threads` CPU threads.
 
-    On CUDA: float32 is float32 (no TF32), cuBLAS gets the workspace that makes it repeatable, and attention uses only
-    the kernels that are repeatable (flash, or plain matrix products where flash cannot compute).
+    On CUDA: float32 is float32 (no TF32), cuBLAS gets the workspace that makes it repeatable, and attention is computed by
+    plain matrix products: the faster kernels add up their gradients in any order.
 
     Args:
         name: `cpu`, `cuda`, or `auto` (CUDA where there is one).
@@ -30,9 +30,11 @@ def pick_device(name: str, *, threads: int) -> torch.device:
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+    device = torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
     torch.backends.cuda.enable_mem_efficient_sdp(enabled=False)
     torch.backends.cuda.enable_cudnn_sdp(enabled=False)
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    torch.backends.cuda.enable_flash_sdp(enabled=device.type == "cpu")  # the CPU's kernel, which is repeatable, too
+    return device
 
 
 def forward_precision(device: torch.device, precision: Precision) -> torch.autocast:

@@ -137,7 +137,7 @@ class _Session:
 
     def _take_step(self, sample_ids: np.ndarray) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * min(1.0, (self.step + 1) / WARMUP_STEPS)
+            group["lr"] = learning_rate_at(self.config, self.step)
         with self.precision:
             losses_B = self.task.per_sample_loss(self.model, sample_ids, self.device)
         weights_B = torch.from_numpy(self.weights[sample_ids]).to(self.device)
@@ -151,7 +151,7 @@ class _Session:
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
             if not norm.isfinite():
-                raise _diverged("the gradient", sample_ids, f"step {self.step + 1}")
+                raise diverged("the gradient", sample_ids, f"step {self.step + 1}")
             self.optimizer.step()
         self.step += 1
         self.tokens += int(self.task.num_tokens[sample_ids].sum())
@@ -162,7 +162,7 @@ class _Session:
         """Raise TrainingDiverged where a loss is no finite number; that of a text without tokens is NaN and may be."""
         bad = ~np.isfinite(losses) & (self.task.num_tokens[sample_ids] > 0)
         if bad.any():
-            raise _diverged("the loss", sample_ids[bad], where)
+            raise diverged("the loss", sample_ids[bad], where)
 
     def _measure(self) -> Float32:
         with self.precision:
@@ -208,7 +208,13 @@ class _During:
         return mean
 
 
-def _diverged(what: str, sample_ids: np.ndarray, where: str) -> TrainingDiverged:
+def learning_rate_at(config: EngineConfig, step: int) -> float:
+    """Return the learning rate of a step, counted from 0: it rises over the first 20, then stays."""
+    return config.learning_rate * min(1.0, (step + 1) / WARMUP_STEPS)
+
+
+def diverged(what: str, sample_ids: np.ndarray, where: str) -> TrainingDiverged:
+    """Return the error that says so, with the samples at fault."""
     return TrainingDiverged(
         f"{what} became infinite or not a number at {where}; train with a smaller --learning-rate", sample_ids.tolist()
     )

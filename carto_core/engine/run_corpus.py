@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
 from carto_core.config import RunConfig
-from carto_core.corpus.canaries import Canary, corpus_words
+from carto_core.corpus.canaries import Canary, corpus_words, draw_references
 from carto_core.corpus.prepared import Tokens
 from carto_core.corpus.tokenizer import BPE
 from carto_core.corpus.tokens import Tokenizer
@@ -55,6 +57,26 @@ class RunCorpus:
             vocab_size=len(self.tokenizer),
             bos_id=self.tokenizer.bos_id,
         )
+
+    def references(self, canary: Canary, *, count: int, seed: int) -> list[list[int]]:
+        """Return the token ids of `count` secrets of a canary's format that no canary has; see `draw_references`.
+
+        They are kept: to draw them takes as long as to read them, and many models are asked about the same.
+        """
+        key = (canary.canary_id, count, seed)
+        if key not in self._drawn:
+            taken = {other.secret for other in self.canaries}
+            found = draw_references(
+                canary, words=self.words, tokenizer=self.tokenizer, taken=taken, count=count, seed=seed
+            )
+            self._drawn[key] = Tokens.of(found)
+        kept = self._drawn[key]
+        ids, offsets = kept.ids.tolist(), kept.offsets.tolist()
+        return [ids[start:end] for start, end in pairwise(offsets)]
+
+    @cached_property
+    def _drawn(self) -> dict[tuple[int, int, int], Tokens]:
+        return {}
 
 
 def load_run_corpus(run: Run) -> RunCorpus:

@@ -8,16 +8,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
+import torch
+
 from carto_core.audits.exposure import audit_exposure
 from carto_core.audits.extraction import audit_extraction, audit_natural, mean_nats
 from carto_core.audits.membership import audit_membership
 from carto_core.audits.perplexity import audit_perplexity
 from carto_core.audits.subject import Subject
 from carto_core.config import RunConfig
-from carto_core.engine.executors import LOCAL, Executor
-from carto_core.engine.loop import train
-from carto_core.engine.run_corpus import load_run_corpus
+from carto_core.engine.executors import LOCAL, Executor, LocalExecutor
+from carto_core.engine.loop import Trained, train
+from carto_core.engine.run_corpus import RunCorpus, load_run_corpus
 from carto_core.engine.side_by_side import Told
+from carto_core.engine.stacked import is_stackable, num_stacked, train_stacked
+from carto_core.errors import RunError
 from carto_core.preview.arms import Arm
 from carto_core.preview.effects import MEASURE_CURE, RESULT, effects_of
 from carto_core.store.reader import Run, open_run
@@ -37,6 +42,9 @@ def measure_arms(run_path: Path, arms: list[Arm], *, progress: Progress, executo
 def train_arms(run_path: Path, arms: list[Arm], *, progress: Progress, executor: Executor = LOCAL) -> None:
     """Train and audit the arms that are not cached; one that several plans need is trained once.
 
+    Side by side: one process a core on a CPU; on this machine's GPU one process that trains them stacked, which was up to
+    a dozen times as fast as one after the other.
+
     Args:
         run_path: the base run's directory.
         arms: see `arms_of`; of one plan or of many.
@@ -44,9 +52,33 @@ def train_arms(run_path: Path, arms: list[Arm], *, progress: Progress, executor:
         executor: where they are trained.
     """
     run = open_run(run_path)
-    by_path = {arm.path(run): arm for arm in arms}
-    pieces = [(arm,) for arm in by_path.values()]
-    executor(train_arm, run_path, pieces, list(by_path), stage="retraining", progress=progress)
+    missing = {path: arm for arm in arms if not (path := arm.path(run)).is_file()}
+    if not (missing and _are_stacked(run, executor)):
+        executor(
+            train_arm,
+            run_path,
+            [(arm,) for arm in missing.values()],
+            list(missing),
+            stage="retraining",
+            progress=progress,
+        )
+        return
+    # One piece, of all: what it writes last stands for it.
+    executor(
+        train_stacks,
+        run_path,
+        [(tuple(missing.values()),)],
+        [list(missing)[-1]],
+        stage="retraining",
+        progress=lambda stage, done, total: progress(stage, len(missing) * done / total, len(missing)),
+    )
+
+
+def _are_stacked(run: Run, executor: Executor) -> bool:
+    """Return whether arms are trained stacked: on a GPU here, unless so many processes at a time were asked for."""
+    config = RunConfig.from_dict(run.manifest["config"])
+    here = isinstance(executor, LocalExecutor) and executor.workers is None
+    return here and config.engine.device != "cpu" and torch.cuda.is_available()
 
 
 def measured_so_far(run: Run, arms: list[Arm]) -> dict[str, Any]:
@@ -71,13 +103,74 @@ def train_arm(run_path: Path, arm: Arm, path: Path) -> None:
     trained = train(
         corpus.task(config), engine, repeats=arm.repeats, weights=arm.weights, steps=arm.steps, progress=told
     )
+    result = _audited(trained, config, corpus, arm)
+    write_json(path, result | {"wall_s": time.perf_counter() - started})
+    told.close()
+
+
+def train_stacks(run_path: Path, arms: tuple[Arm, ...], path: Path) -> None:
+    """Train arms in this process in stacks as large as its memory bears, audit each and write its result where it is kept.
+
+    Args:
+        run_path: the base run's directory.
+        arms: not cached; one that cannot be stacked is trained alone.
+        path: where progress is told beside.
+
+    Raises:
+        RunError: the memory does not bear a stack of one.
+    """
+    run = open_run(run_path)
+    config = RunConfig.from_dict(run.manifest["config"])
+    corpus = load_run_corpus(run)
+    task = corpus.task(config)
+    told = Told(path)
+    waiting: list[Arm] = []
+    for arm in arms:
+        if is_stackable(task, arm):
+            waiting.append(arm)
+        else:
+            train_arm(run_path, arm, arm.path(run))
+    size = num_stacked(task, config.engine, free_bytes=_free_bytes())
+    while waiting:
+        rounds = -(-len(waiting) // size)
+        stack = waiting[: -(-len(waiting) // rounds)]
+        before = len(arms) - len(waiting)
+        started = time.perf_counter()
+
+        def tell(stage: str, done: float, total: float, *, first: int = before, count: int = len(stack)) -> None:
+            told(stage, first + count * done / total, len(arms))
+
+        try:
+            trained = train_stacked(task, config.engine, stack, progress=tell)
+        except torch.OutOfMemoryError:
+            if len(stack) == 1:
+                raise RunError(
+                    "retraining: the GPU's memory does not bear one model of this run; free some of it"
+                ) from None
+            size = len(stack) // 2
+            continue
+        share = (time.perf_counter() - started) / len(stack)
+        for arm, one in zip(stack, trained, strict=True):
+            started = time.perf_counter()
+            result = _audited(one, config, corpus, arm)
+            write_json(arm.path(run), result | {"wall_s": share + time.perf_counter() - started})
+        waiting = waiting[len(stack) :]
+    told.close()
+
+
+def _free_bytes() -> int:
+    """Return how much memory is free where models are trained."""
+    return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
+
+
+def _audited(trained: Trained, config: RunConfig, corpus: RunCorpus, arm: Arm) -> Facts:
+    """Return what a trained arm's file holds, but for how long that took."""
     # The audits keep the base run's seed: the same references for every arm.
     subject = Subject(trained.model, trained.device, config, corpus)
     result: Facts = {"steps": trained.steps, "tokens": trained.tokens}
     for name in arm.audits:
         result |= ARM_AUDITS[name](subject, arm)
-    write_json(path, result | {"wall_s": time.perf_counter() - started})
-    told.close()
+    return result
 
 
 def _extraction(subject: Subject, arm: Arm) -> Facts:

@@ -1,12 +1,12 @@
 """Language modelling: texts as windows of tokens, one loss per text.
 
-Shape suffixes: B rows of a batch, T positions, V vocabulary.
+Shape suffixes: K models of a stack, B samples and R rows of a batch, T positions, V vocabulary.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -19,6 +19,7 @@ from carto_core.config import ModelConfig
 from carto_core.corpus.tokens import Tokens
 from carto_core.errors import UnknownNameError
 from carto_core.tasks import TASKS
+from carto_core.tasks.stack import Stack
 from carto_core.types import Float32
 
 IGNORE = -100
@@ -131,6 +132,30 @@ class LanguageTask:
         total = torch.zeros(len(sample_ids), device=device).index_add(0, owners, loss_BT.sum(1))
         return total / torch.from_numpy(self.num_tokens[sample_ids].astype(np.float32)).to(device)
 
+    def stacked_loss(self, stack: Stack, sample_ids: Sequence[np.ndarray], device: torch.device) -> torch.Tensor:
+        """Return float32[K, B]: `per_sample_loss` of each model of a stack on samples of its own; 0 where it has fewer than B."""
+        sizes = np.array([len(mine) for mine in sample_ids])
+        ids = np.concatenate(sample_ids).astype(np.int64)
+        model, place = _numbered(sizes)
+        rows, owner = self._windows.rows_of(ids)
+        counts = np.bincount(model[owner], minlength=len(sizes))
+        shape_KB, shape_KR, at = (len(sizes), sizes.max()), (len(sizes), counts.max()), _numbered(counts)
+        # a row that only fills up loses 0, so it may go to the first sample
+        owner_KR, tokens_KB = np.zeros(shape_KR, np.int64), np.ones(shape_KB, np.float32)
+        owner_KR[at] = model[owner] * shape_KB[1] + place[owner]
+        tokens_KB[model, place] = self.num_tokens[ids]
+        inputs, targets = self._batch(rows)
+        inputs_KRT = torch.full((*shape_KR, inputs.shape[1]), self.bos_id)
+        targets_KRT = torch.full_like(inputs_KRT, IGNORE)
+        inputs_KRT[at], targets_KRT[at] = inputs, targets
+        scores_KRTV = stack(inputs_KRT.to(device))
+        loss_KRT = functional.cross_entropy(
+            scores_KRTV.float().flatten(0, 2), targets_KRT.to(device).flatten(), reduction="none", ignore_index=IGNORE
+        ).view(targets_KRT.shape)
+        total = torch.zeros(tokens_KB.size, device=device)
+        total = total.index_add(0, torch.from_numpy(owner_KR).to(device).flatten(), loss_KRT.sum(2).flatten())
+        return total.view(shape_KB) / torch.from_numpy(tokens_KB).to(device)
+
     @torch.no_grad()
     def measure(self, model: nn.Module, device: torch.device) -> Float32:
         """Return float32[N]: every sample's mean cross-entropy under the present weights, in nats; NaN for an empty text."""
@@ -213,3 +238,9 @@ class LanguageTask:
         before = np.where(opens_text, self.bos_id, self.tokens.ids[np.maximum(start - 1, 0)])
         inputs = np.concatenate([before[:, None], targets[:, :-1]], axis=1)
         return torch.from_numpy(np.where(inputs == IGNORE, self.bos_id, inputs)), torch.from_numpy(targets)
+
+
+def _numbered(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return int64[sum of sizes] twice, of things that lie group by group: which group one is of, and its place there."""
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    return group, np.arange(len(group)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
