@@ -20,7 +20,7 @@ from carto_core.preview.effects import metric_of, paired_interval, sign_flip_p
 from carto_core.preview.measured import measure_arms
 from carto_core.quadrants import Cuts
 from carto_core.store.reader import Run, open_run
-from carto_core.store.rundir import now, resolve_runs_root, update_manifest, write_json
+from carto_core.store.rundir import now, replacing, resolve_runs_root, update_manifest
 from carto_core.types import Plan, SampleTable, Selection
 from carto_core.workflows import light
 from carto_core.workflows.demo import DEMO_PROBES
@@ -217,7 +217,8 @@ def keep(experiment: Experiment, run: Run, corpus: str, line: dict[str, Any]) ->
     mine["lines"] = [old for old in mine["lines"] if any(old[n] != line[n] for n in same)]
     mine["lines"].append(line | {"commit": commit(), "created": now()})
     results["corpora"][corpus] = mine
-    write_json(experiment.results, results)
+    with replacing(experiment.results) as temporary:  # without indentation: every retrain stands in it
+        temporary.write_text(json.dumps(results, separators=(",", ":"), allow_nan=False) + "\n", encoding="utf-8")
 
 
 def commit() -> str | None:

@@ -27,6 +27,7 @@ SEEDS = 3  # an estimate is of the mean of so many retrains
 # Of the loss on held-out text over what the n-gram model loses, and over the log of how much more often training visits a
 # sample that the plan leaves alone: means and standard deviations before anything is measured (docs/experiments.md).
 SLOPES, SLOPE_DEVIATIONS = (1.25, -0.17), (0.25, 0.08)
+WEIGHT_POWER = 2.0  # of a weight below 1: such a sample teaches less than its share (docs/experiments.md)
 UNEXPLAINED, FLOOR_NATS = 0.25, 0.008  # of a change of perplexity: the part that neither explains, and the least
 SEED_NATS = 0.02  # between seeds, until two retrains of the unchanged run were measured
 SEED_SPREAD = 1.25  # of a share between seeds, over what independent texts would give; 0.06 for 0.05 on four corpora
@@ -161,7 +162,7 @@ class Estimator:
         self._inserted = self._copies > 0
         self._groups = np.where(self.table.is_canary, np.nan, self.table.group_id.astype(np.float64))
         self._baseline = [arm for one in self.evidence if one.kind == "baseline" for arm in one.arms]
-        self._base_nats = self.prepared.ngrams.nats(self.base)
+        self._base_nats = self._recounted(self.base)
         self._slopes = self._fit_slopes()
         self._secrets = self._fit_secrets()
         self._naturals = self._fit_naturals()
@@ -252,9 +253,12 @@ class Estimator:
 
     def _causes(self, emphasis: Float64) -> Float64:
         """Return float64[2], what `SLOPES` are over: nats that a recount loses, log of the visits that the rest gains."""
-        recounted = self.prepared.ngrams.nats(emphasis) - self._base_nats
+        recounted = self._recounted(emphasis) - self._base_nats
         rest = [np.median(e[e > 0]) / e.sum() for e in (emphasis, self.base)]
         return np.array([recounted, math.log(rest[0] / rest[1])])
+
+    def _recounted(self, emphasis: Float64) -> float:
+        return self.prepared.ngrams.nats(np.where(emphasis < 1, emphasis**WEIGHT_POWER, emphasis))
 
     def _causes_of(self, one: Evidence) -> Float64:
         if id(one) not in self.recounted:

@@ -181,6 +181,15 @@ def test_down_weighting_stands_between_keeping_and_pruning(estimator, table):
     assert gone < half < kept
 
 
+def test_a_low_weight_costs_perplexity_as_its_square_would(estimator, table):
+    half = np.arange(len(table)) % 2 == 0
+    weighed, squared = (np.where(half, weight, 1.0) for weight in (0.3, 0.09))
+    repeated = np.where(half, 2.0, 1.0)
+
+    assert estimator._causes(weighed)[0] == estimator.prepared.ngrams.nats(squared) - estimator._base_nats
+    assert estimator._causes(repeated)[0] == estimator.prepared.ngrams.nats(repeated) - estimator._base_nats
+
+
 def test_extraction_is_told_by_copies_and_only_of_the_roles_asked_for(estimator, table):
     found = estimator.estimate(np.ones(len(table)), roles=("calibration",))
 
