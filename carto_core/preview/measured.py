@@ -42,8 +42,8 @@ def measure_arms(run_path: Path, arms: list[Arm], *, progress: Progress, executo
 def train_arms(run_path: Path, arms: list[Arm], *, progress: Progress, executor: Executor = LOCAL) -> None:
     """Train and audit the arms that are not cached; one that several plans need is trained once.
 
-    Side by side: one process a core on a CPU; on this machine's GPU one process that trains them stacked, which was up to
-    a dozen times as fast as one after the other.
+    Side by side: one process a core on a CPU; on this machine's GPU one process that trains them stacked, which was 3 to 5
+    times as fast as one after the other (docs/experiments.md).
 
     Args:
         run_path: the base run's directory.
@@ -53,7 +53,9 @@ def train_arms(run_path: Path, arms: list[Arm], *, progress: Progress, executor:
     """
     run = open_run(run_path)
     missing = {path: arm for arm in arms if not (path := arm.path(run)).is_file()}
-    if not (missing and _are_stacked(run, executor)):
+    if not missing:
+        return
+    if not _are_stacked(run, executor):
         executor(
             train_arm,
             run_path,
