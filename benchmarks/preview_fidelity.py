@@ -4,8 +4,9 @@
 
 Lassos, quadrants, sources and top shares by several scores; prune, down-weight, up-sample; 1 to 20 % of the samples; every
 other one hits at least a quarter of some canary's copies. The first of each two may teach the estimate, the second is
-judged: once by what a run that nobody measured would say, once taught by the first halves. Beside it two naive answers:
-nothing changes, and extraction falls by the share of canary copies taken away. Every retrain is kept: interrupt it and
+judged: once by what a run that nobody measured would say, once taught by the first halves; and by how many measured plans
+do it, drawn among those. Beside it two naive answers: nothing changes, and extraction falls by the share of canary copies
+taken away. Every retrain is kept: interrupt it and
 start it again as you like. Results in docs/results/preview_fidelity.json.
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from carto_core.preview.arms import Arm
 from carto_core.preview.effects import mean_of, metric_of
 from carto_core.preview.estimate import Estimator, Evidence, Range
 from carto_core.preview.measured import measure_arms
-from carto_core.preview.prepared import emphasis_of, read_prepared
+from carto_core.preview.prepared import Prepared, emphasis_of, read_prepared
 from carto_core.quadrants import QUADRANTS, Cuts
 from carto_core.selection import Rule
 from carto_core.store.reader import Run
@@ -57,6 +58,7 @@ SCORES = (
 ACTIONS = (("prune", None), ("prune", None), ("reweight", 0.5), ("reweight", 0.2), ("upsample", 2.0))
 SHARES = (0.01, 0.20)
 HIT = 0.25
+TEACHERS, DRAWN_TEACHERS = (0, 1, 2, 5, 20), 8
 EXTRACTION, LOSS, SECRETS = "extraction.report", "ppl_nats", "secret_nats.report"
 
 
@@ -133,7 +135,45 @@ def judge(run: Run, options: argparse.Namespace) -> dict[str, Any]:
         "interventions": [asdict(one) for one in drawn],
         "metrics": by_metric,
         "widths": taught.widths,
+        "by_plans": by_plans(table, prepared, unchanged, evidence, by_metric, seeds=options.seeds),
     }
+
+
+def by_plans(
+    table: SampleTable,
+    prepared: Prepared,
+    unchanged: Evidence,
+    evidence: list[Evidence],
+    found: dict[str, Any],
+    *,
+    seeds: int,
+) -> dict[str, dict[int, dict[str, float]]]:
+    """Return errors and coverage over the judged interventions when so many measured plans teach the estimate.
+
+    Beside them it knows the unchanged arm of the same seeds. Medians over several draws of the plans.
+    """
+    rng = np.random.default_rng([0, 22])
+    metrics = [metric for metric in (EXTRACTION, "natural_extraction", LOSS) if "measured" in found[metric]]
+    told: dict[str, dict[int, dict[str, float]]] = {metric: {} for metric in metrics}
+    teachers, ones = evidence[::2], np.ones(len(table))
+    beside = replace(unchanged, arms=[arm for arm in unchanged.arms if arm["seed"] < seeds])
+    for count in (few for few in TEACHERS if few <= len(teachers)):
+        errors, inside = ({metric: [] for metric in metrics} for _ in range(2))
+        for _ in range(DRAWN_TEACHERS if count else 1):
+            chosen = [teachers[i] for i in rng.choice(len(teachers), count, replace=False)]
+            estimator = Estimator(table, prepared, ones, [beside, *chosen] if count else []).widened()
+            said = [estimator.estimate(one.emphasis, seeds=seeds).metrics for one in evidence[1::2]]
+            for metric in metrics:
+                ranges, truth = [one[metric] for one in said], found[metric]["measured"]
+                errors[metric].append(np.mean([abs(r.value - t) for r, t in zip(ranges, truth, strict=True)]))
+                inside[metric].append(sum(r.low <= t <= r.high for r, t in zip(ranges, truth, strict=True)))
+        for metric in metrics:
+            facts = {
+                "mean_absolute_error": float(np.median(errors[metric])),
+                "inside": float(np.median(inside[metric])),
+            }
+            told[metric][count] = facts
+    return told
 
 
 def draw(run: Run, table: SampleTable, count: int) -> list[Intervention]:
@@ -312,6 +352,10 @@ def print_corpus(corpus: str, found: dict[str, Any]) -> None:
         for name in ("nothing changes", "share of copies", "alone", "taught"):
             if name in facts:
                 print(_line(metric, name, facts))
+    print("\n| metric | measured plans | mean absolute error | inside 90 % |\n| --- | --- | --- | --- |")
+    for metric, counts in found["by_plans"].items():
+        for count, facts in counts.items():
+            print(f"| {metric} | {count} | {facts['mean_absolute_error']:.3f} | {facts['inside']:g} |")
 
 
 def _line(metric: str, name: str, facts: dict[str, Any]) -> str:
