@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from carto_core import jobs
+from carto_core.preview.estimate import Range
 from carto_core.store.rundir import update_manifest
+from carto_core.ui.panels import estimate
 from carto_core.workflows import previewing
 from tests import tiny
 from tests.ui.test_pages import SCORES, actions, as_read, button, labelled, opened, press, with_hotspots, words
@@ -49,11 +51,29 @@ def test_the_card_shows_what_the_verb_says(run):
     found = said["metrics"]["extraction.calibration"]
     shown = metrics(app)["Secrets given away"]
     assert shown.value == f"{found['value']:.0%}"
-    assert shown.delta == f"{100 * (found['value'] - found['unchanged']):+.0f} points"
+    assert shown.delta == (
+        f"{points:+d} points" if (points := round(100 * (found["value"] - found["unchanged"]))) else "0 points"
+    )
     assert f"calibration half: {found['low']:.0%} to {found['high']:.0%}" in words(app)
     assert metrics(app)["Perplexity"].value == f"{np.expm1(said['metrics']['ppl_nats']['value']):+.1%}"
     assert "extrapolated: no run supports this" in words(app)
     assert "No plan of this run was measured yet, so it rests on the ladder" in words(app)
+    assert "measure one before you trust its numbers" in words(app)
+
+
+@pytest.mark.parametrize(
+    ("by", "delta", "color", "arrow"), [(-0.004, "0 points", "off", "off"), (0.02, "+2 points", "inverse", "auto")]
+)
+def test_a_change_that_rounds_to_nothing_is_neither_good_nor_bad(by, delta, color, arrow):
+    shown = []
+    column = type(
+        "Column", (), {"metric": lambda self, *a, **how: shown.append((a, how)), "caption": lambda *_: None}
+    )()
+
+    estimate._share(column, "Secrets given away", Range(0.5 + by, 0.4, 0.6, 0.5))
+
+    ((_, _, said), how) = shown[0]
+    assert (said, how["delta_color"], how["delta_arrow"]) == (delta, color, arrow)
 
 
 def test_the_estimate_moves_with_the_slider(run):

@@ -124,11 +124,13 @@ def _share(column: Any, label: str, found: Range | None, *, of: str = "") -> Non
     if found is None:
         column.metric(label, "–")
         return
+    points = round(100 * (found.value - found.unchanged))
     column.metric(
         label,
         f"{found.value:.0%}",
-        f"{100 * (found.value - found.unchanged):+.0f} points",
-        delta_color="inverse",
+        f"{points:+d} points" if points else "0 points",
+        delta_color="inverse" if points else "off",
+        delta_arrow="auto" if points else "off",
         help=f"now {found.unchanged:.0%}",
     )
     column.caption(f"{of}{found.low:.0%} to {found.high:.0%}")
@@ -165,7 +167,10 @@ def _details(found: Estimate) -> None:
 
 def _taught(found: Estimate) -> str:
     if not found.num_plans:
-        return "No plan of this run was measured yet, so it rests on the ladder of canaries and on a recount."
+        return (
+            "No plan of this run was measured yet, so it rests on the ladder of canaries and on a recount, which may be "
+            "off as a whole: it ranks plans, but measure one before you trust its numbers."
+        )
     plans = "plan" if found.num_plans == 1 else "plans"
     return f"{found.num_plans} measured {plans} of this run taught it."
 
