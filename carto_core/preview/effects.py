@@ -33,6 +33,7 @@ from carto_core.types import ROLES, Interval
 CONFIDENCE = 0.95
 PARTIAL = "partial.json"
 MAX_FLIPS = 20
+TIED = 1e-9  # differences no further apart are one, but for rounding
 NO_INTERVAL, NOT_SHOWN = "no interval: measure more seeds", "no effect shown (covers 0)"
 METRICS: dict[str, str] = {
     **{f"extraction.{role}": f"canary extraction, {role} half (share)" for role in ROLES},
@@ -99,8 +100,8 @@ def mean_of(arms: list[dict[str, Any]], metric: str) -> float:
 def paired_interval(differences: np.ndarray) -> tuple[float, Interval]:
     """Return the mean difference over seeds and its 95 % t interval; NaN bounds below two seeds.
 
-    Equal differences give an interval of no width: the seeds then say nothing about the spread, which is rare and is
-    what they showed.
+    Also where all differ by the same amount other than 0, as shares do by chance that move by one canary at a time: that
+    says nothing of the spread, and an interval of no width would claim to know it. A difference that is always 0 has one.
     """
     values = np.asarray(differences, np.float64)
     values = values[~np.isnan(values)]
@@ -109,6 +110,8 @@ def paired_interval(differences: np.ndarray) -> tuple[float, Interval]:
     if len(values) == 1:
         return float(values[0]), Interval(math.nan, math.nan)
     mean = float(values.mean())
+    if np.ptp(values) < TIED and abs(mean) >= TIED:
+        return mean, Interval(math.nan, math.nan)
     half = float(student.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
     return mean, Interval(mean - half, mean + half)
 
@@ -182,10 +185,10 @@ def reading(effect: dict[str, Any]) -> str:
 
 
 def half_width(effects: list[dict[str, Any]]) -> float:
-    """Return half the interval of plan minus control in extraction of the report half; infinity where there is none."""
+    """Return half the interval of plan minus control in extraction of the report half; infinity where it is none or a point."""
     wanted = ("plan", "control", "extraction.report")
     found = next(e for e in effects if (e["arm"], e["against"], e["metric"]) == wanted)
-    return math.inf if found["low"] is None else (found["high"] - found["low"]) / 2
+    return math.inf if found["low"] in (None, found["high"]) else (found["high"] - found["low"]) / 2
 
 
 def read_partial(folder: Path) -> dict[str, Any] | None:

@@ -282,7 +282,7 @@ def _headline(effect: dict[str, Any]) -> tuple[str, str]:
     known = {
         "lower": "The plan makes the model give away fewer planted secrets than a random choice of the same size does.",
         "higher": "The plan makes the model give away more planted secrets than a random choice of the same size does. Do not apply it for privacy.",
-        NO_INTERVAL: "Measured once: too little for a verdict.",
+        NO_INTERVAL: "Too few retrains for a verdict.",
     }
     kind = shown if shown in ("lower", "higher") else "open"
     return kind, known.get(shown, "Not shown to do more than a random choice of the same size.")
@@ -307,7 +307,7 @@ def _difference(facts: Facts, effect: dict[str, Any]) -> str:
     meaning = {
         "lower": "The whole interval lies below zero, so chance between retrains is an unlikely explanation.",
         "higher": "The whole interval lies above zero, so chance between retrains is an unlikely explanation.",
-        NO_INTERVAL: "One retrain gives no interval; more seeds do.",
+        NO_INTERVAL: "One retrain, or retrains that all differ by the same amount, give no interval; more seeds do.",
     }.get(reading(effect), "The interval holds zero: the difference may be chance. More seeds narrow it.")
     return f"Plan minus random choice: {difference_words(MEASURES[0], effect)}, over {runs}. {meaning}"
 
@@ -316,7 +316,7 @@ def _price(facts: Facts) -> str:
     effect = effect_of(facts.measured or {}, LOSS, "plan", "baseline")
     if effect is None or effect["estimate"] is None:
         return "The price in quality was not measured."
-    shown = {"lower": "an improvement", "higher": "a loss of quality", NO_INTERVAL: "one retrain is too little to tell"}
+    shown = {"lower": "an improvement", "higher": "a loss of quality", NO_INTERVAL: "too few retrains to tell"}
     said = shown.get(reading(effect), "no change shown")
     return (
         f"The price: perplexity on held-out text (lower is better) differs by {difference_words(MEASURES[-1], effect)} from the "

@@ -125,6 +125,22 @@ def test_paired_intervals_are_students_and_unknown_below_two_seeds():
     assert np.isnan(paired_interval(np.array([0.5]))[1]).all()
 
 
+@pytest.mark.parametrize("values", [[-0.075, -0.075], [0.1 + 0.2, 0.3, 0.3]])
+def test_equal_differences_say_nothing_of_their_spread(values):
+    mean, interval = paired_interval(np.array(values))
+
+    assert mean == pytest.approx(values[0])
+    assert np.isnan(interval).all()
+
+
+def test_no_difference_in_any_seed_is_an_interval_but_none_to_stop_at():
+    assert paired_interval(np.zeros(3)) == (0, (0, 0))
+
+    effect = {"arm": "plan", "against": "control", "metric": "extraction.report"}
+    assert half_width([effect | {"low": 0.0, "high": 0.0}]) == math.inf
+    assert half_width([effect | {"low": -0.1, "high": 0.3}]) == pytest.approx(0.2)
+
+
 def test_effects_pair_by_seed_and_leave_unknown_as_none():
     def arm(name, seed, k, ppl):
         counts = {role: {"k": k, "n": 10} for role in ("calibration", "report")}
@@ -143,11 +159,8 @@ def test_effects_pair_by_seed_and_leave_unknown_as_none():
     found = {(e["arm"], e["against"], e["metric"]): e for e in effects_of(arms)}
 
     assert found["plan", "baseline", "ppl_nats"]["estimate"] == pytest.approx(0.5)
-    assert (
-        found["plan", "baseline", "ppl_nats"]["low"]
-        == found["plan", "baseline", "ppl_nats"]["high"]
-        == pytest.approx(0.5)
-    )
+    assert found["plan", "baseline", "ppl_nats"]["low"] is None, "both seeds differ by as much"
+    assert found["plan", "baseline", "extraction.report"]["low"] == pytest.approx(-0.35 - 12.7062 * 0.05, abs=1e-3)
     assert found["plan", "baseline", "extraction.report"]["estimate"] == pytest.approx(-0.35)
     assert found["plan", "baseline", "natural_extraction"]["estimate"] is None
     assert found["plan", "control", "ppl_nats"]["estimate"] is None
@@ -212,7 +225,7 @@ def test_results_are_there_as_soon_as_a_retrain_is(run, monkeypatch):
     assert read_partial(seen_in[0]) is None, "measure.json stands for it now"
 
 
-@pytest.mark.parametrize(("jitter", "seeds"), [(0.0, 3), (0.3, 6)])
+@pytest.mark.parametrize(("jitter", "seeds"), [(0.0, 6), (0.02, 3), (0.3, 6)])
 def test_a_measurement_ends_once_its_interval_is_narrow_enough(run, monkeypatch, jitter, seeds):
     plan_dir = light.save_plan(run, prune(run))
     _, seen_in = finishing_at_once(monkeypatch, jitter=jitter)

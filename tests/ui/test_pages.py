@@ -640,7 +640,7 @@ def made_up_arm(arm, seed, share):
 
 
 ARMS = [
-    made_up_arm(arm, seed, share + seed / 16)
+    made_up_arm(arm, seed, share + (seed / 8 if arm == "control" else seed / 16))
     for seed in range(3)
     for arm, share in {"baseline": 0.6, "plan": 0.1, "control": 0.6, "dedup": 0.2}.items()
 ]
