@@ -679,10 +679,13 @@ def measure(
 
 
 def _effect_lines(measured: Result) -> list[str]:
-    return [
+    from carto_core.preview.effects import mixed_devices
+
+    lines = [
         f"{e['metric']}: {e['arm']} - {e['against']} = {_number(e['estimate'])} [{_number(e['low'])}, {_number(e['high'])}]"
         for e in measured["effects"]
     ]
+    return [*lines, *filter(None, [mixed_devices(measured["arms"])])]
 
 
 @cli.command()

@@ -238,6 +238,13 @@ def test_the_numbers_are_those_of_the_measurement(run):
     assert verdict(gather(run, plan_dir)).kind == "lower"
 
 
+def test_retrains_of_several_devices_are_told(run):
+    plan_dir = saved_plan(run, hotspots(run))
+    measure(run, plan_dir, [one | {"device": "cuda" if one["seed"] else "cpu"} for one in ARMS])
+
+    assert "more than one device (4 on cpu, 8 on cuda)" in page_of(run, plan_dir).words
+
+
 @pytest.mark.parametrize(
     ("shift", "kind", "said"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ KNOWN = {"k": COUNT, "n": COUNT}
 RESULT = {  # of one retrain; what was not asked for is absent
     "steps?": COUNT,
     "tokens?": COUNT,
+    "device?": TEXT,
     "extraction?": dict.fromkeys(ROLES, KNOWN | {"by_repeats?": by_name(KNOWN)}),
     "natural_extraction?": KNOWN,
     "exposure?": optional(dict.fromkeys(ROLES, maybe(NUMBER))),
@@ -153,6 +155,21 @@ def effects_of(arms: list[dict[str, Any]]) -> list[dict[str, Any]]:
     pairs = [("plan", "baseline"), ("plan", "control"), ("control", "baseline"), ("dedup", "baseline")]
     pairs += [("oracle", "baseline")] * any(arm["arm"] == "oracle" for arm in arms)
     return [_effect(arms, metric, arm=arm, against=against) for arm, against in pairs for metric in metrics]
+
+
+def mixed_devices(arms: Sequence[dict[str, Any]]) -> str:
+    """Return a sentence where retrains were trained on more than one kind of device; else, or where none is known, nothing.
+
+    A run's folder may be taken from a GPU to a machine without one, and what was trained is not trained again.
+    """
+    counts = Counter(arm["device"] for arm in arms if "device" in arm)
+    if len(counts) < 2:
+        return ""
+    told = ", ".join(f"{count} on {device}" for device, count in sorted(counts.items()))
+    return (
+        f"These retrains come from more than one device ({told}). Devices round differently, so two retrains of a seed then "
+        "differ by more than the plan."
+    )
 
 
 def part_of_oracles(line: dict[str, Any], lines: Sequence[dict[str, Any]]) -> float:

@@ -169,7 +169,7 @@ def _audited(trained: Trained, config: RunConfig, corpus: RunCorpus, arm: Arm) -
     """Return what a trained arm's file holds, but for how long that took."""
     # The audits keep the base run's seed: the same references for every arm.
     subject = Subject(trained.model, trained.device, config, corpus)
-    result: Facts = {"steps": trained.steps, "tokens": trained.tokens}
+    result: Facts = {"steps": trained.steps, "tokens": trained.tokens, "device": trained.device.type}
     for name in arm.audits:
         result |= ARM_AUDITS[name](subject, arm)
     return result

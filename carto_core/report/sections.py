@@ -15,6 +15,7 @@ import numpy as np
 from carto_core import __version__
 from carto_core.config import ModelConfig
 from carto_core.plots.palette import OTHER, QUADRANT_SIGNS
+from carto_core.preview.effects import mixed_devices
 from carto_core.preview.estimate import SEEDS
 from carto_core.quadrants import QUADRANTS, counts
 from carto_core.report import commands, measured
@@ -192,6 +193,7 @@ def arms(facts: Facts) -> dict[str, Any]:
         "seeds": sorted({arm["seed"] for arm in facts.measured["arms"]}),
         "equal": "optimizer steps" if facts.measured.get("equal", "steps") == "steps" else "passes over the data",
         "control": measured.control_words(facts.measured),
+        "devices": mixed_devices(facts.measured["arms"]),
         "pairs": [f"{arm} − {against}" for arm, against in pairs],
         "differences": [
             (m.title, [measured.difference_cell(m, measured.effect_of(facts.measured, m.metric, *p)) for p in pairs])

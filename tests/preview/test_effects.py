@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from carto_core.preview.effects import part_of_oracles, sign_flip_p, smallest_p
+from carto_core.preview.effects import mixed_devices, part_of_oracles, sign_flip_p, smallest_p
 
 
 def slow_p(differences):
@@ -50,3 +50,20 @@ def test_a_line_is_compared_with_the_oracle_of_its_own_share():
     assert math.isnan(part_of_oracles(lines[1], lines))
     assert math.isnan(part_of_oracles(line("recommended", 0.2, -0.1), lines))
     assert math.isnan(part_of_oracles(lines[2], [line("oracle", 0.1, 0.0)]))
+
+
+@pytest.mark.parametrize(
+    ("devices", "told"),
+    [
+        (["cpu", "cuda", "cpu", None], "more than one device (2 on cpu, 1 on cuda)"),
+        (["cuda", "cuda", None], ""),
+        ([], ""),
+    ],
+)
+def test_retrains_of_several_devices_are_told(devices, told):
+    arms = [{"arm": "plan", "seed": i} | ({"device": d} if d else {}) for i, d in enumerate(devices)]
+
+    note = mixed_devices(arms)
+
+    assert told in note
+    assert bool(note) == bool(told)

@@ -54,6 +54,7 @@ def test_arms_trained_in_stacks_are_what_they_are_alone(on_a_gpu, monkeypatch):
     ]
     assert [a["ppl_nats"] for a in stacked] == pytest.approx([a["ppl_nats"] for a in alone], abs=1e-3)
     assert len({a["ppl_nats"] for a in stacked}) == 8
+    assert {a["device"] for a in (*stacked, *alone)} == {"cpu"}
     assert list((run.files.previews / "arms").glob("*.progress*")) == []
 
 

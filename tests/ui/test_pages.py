@@ -609,6 +609,17 @@ def test_membership_is_shown_where_it_was_measured(run):
     assert METRICS["membership_tpr"] in set(frame(app, "reading")["metric"])
 
 
+def test_retrains_of_several_devices_are_told_beside_the_verdict(run):
+    app = with_hotspots(run)
+    (plan_dir,) = run.files.plans.iterdir()
+    arms = [arm | {"device": "cuda" if arm["arm"] == "plan" else "cpu"} for arm in ARMS]
+    write_json(light.measurement_dir(run, plan_dir) / "measure.json", {"arms": arms, "effects": effects_of(arms)})
+
+    sound(app.run())
+
+    assert "more than one device" in words(app)
+
+
 def test_the_report_can_be_taken_along_measured_or_not(run):
     app = with_hotspots(run)
 

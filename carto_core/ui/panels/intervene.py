@@ -13,7 +13,15 @@ from carto_core import jobs
 from carto_core.export import Outgoing
 from carto_core.plots.charts import arms_figure
 from carto_core.preview.arms import ARMS, expected_minutes
-from carto_core.preview.effects import METRICS, is_share, metric_of, read_measurement, read_partial, reading
+from carto_core.preview.effects import (
+    METRICS,
+    is_share,
+    metric_of,
+    mixed_devices,
+    read_measurement,
+    read_partial,
+    reading,
+)
 from carto_core.preview.estimate import Estimate
 from carto_core.quadrants import Cuts
 from carto_core.report.document import report_html
@@ -251,6 +259,8 @@ def _result(run: Run, measured: dict[str, Any]) -> None:
         [_effect_row(e) for e in measured["effects"] if e["arm"] == "plan" and e["metric"] in SHOWN], hide_index=True
     )
     st.markdown(_verdict(measured["effects"]))
+    if note := mixed_devices(arms):
+        st.caption(note)
 
 
 def _effect_row(effect: dict[str, Any]) -> dict[str, Any]:
