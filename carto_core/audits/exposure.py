@@ -11,12 +11,11 @@ from scipy import stats
 from carto_core.audits.groups import Row, by_insertion, facts_of
 from carto_core.audits.subject import Subject
 from carto_core.corpus.canaries import Canary
-from carto_core.tasks.decoding import continuation_losses, count_at_most
+from carto_core.tasks.decoding import ROUNDING_NATS, continuation_losses, count_at_most
 from carto_core.types import ROLES, AuditResult, Float64
 
 NUM_REFERENCES = 1000
 COUNT_BUDGET = 10_000
-ROUNDING_NATS = 1e-3  # the same secret read in another batch may cost a hair more or less
 REJECTED = 0.05
 
 

@@ -11,14 +11,13 @@ from carto_core.audits.groups import Row, by_insertion, facts_of
 from carto_core.audits.proportions import share
 from carto_core.audits.subject import Subject
 from carto_core.engine.run_corpus import RunCorpus
-from carto_core.tasks.decoding import beam, best_first, continuation_losses, greedy
+from carto_core.tasks.decoding import ROUNDING_NATS, beam, best_first, continuation_losses, greedy
 from carto_core.types import ROLES, AuditResult
 
 NATURAL_PREFIX = 16
 NATURAL_SUFFIX = 16
 BEAM_WIDTH = 10
 SEARCH_BUDGET = 5_000
-ROUNDING_NATS = 1e-3  # the same secret read in another batch may cost a hair more or less
 
 
 def audit_extraction(

@@ -21,6 +21,7 @@ from carto_core.types import Float32, Float64
 GREEDY_ROWS = 1024  # prefixes decoded in one batch; bounds memory, does not change what is decoded
 LOSS_ROWS = 256  # continuations read in one batch; likewise
 SEARCH_ROWS = 128  # beginnings of secrets read in one batch of a search; likewise
+ROUNDING_NATS = 1e-3  # the same secret read in another batch may cost a hair more or less
 
 
 @torch.no_grad()

@@ -32,11 +32,14 @@ def shown_parts(*parts: str) -> list[str]:
 def labels(names: Iterable[str]) -> dict[str, str]:
     """Return what each of some names is shown as; a number tells those apart that masking makes alike."""
     found: dict[str, str] = {}
+    taken: set[str] = set()
+    numbers: dict[str, int] = {}
     for name in names:
-        label, number = shown(name), 1
-        while label in found.values():
-            number += 1
-            label = f"{shown(name)} {number}"
+        plain = label = shown(name)
+        while label in taken:
+            numbers[plain] = numbers.get(plain, 1) + 1
+            label = f"{plain} {numbers[plain]}"
+        taken.add(label)
         found[name] = label
     return found
 

@@ -13,7 +13,7 @@ import torch
 
 from carto_core.audits import exposure, extraction, membership
 from carto_core.audits.bootstrap import middle, resampled_sums
-from carto_core.audits.exposure import ROUNDING_NATS, audit_exposure
+from carto_core.audits.exposure import audit_exposure
 from carto_core.audits.extraction import audit_extraction, audit_natural, mean_nats, natural_groups
 from carto_core.audits.groups import by_insertion
 from carto_core.audits.membership import audit_membership
@@ -28,7 +28,7 @@ from carto_core.corpus.prepared import Tokens
 from carto_core.corpus.tokenizer import BPE
 from carto_core.engine.run_corpus import RunCorpus
 from carto_core.store.folds import Folds
-from carto_core.tasks.decoding import Found
+from carto_core.tasks.decoding import ROUNDING_NATS, Found
 from tests.audits.oracle import Oracle
 from tests.texts import tiny_config
 

@@ -10,11 +10,11 @@ import torch
 from scipy import stats
 
 from carto_core.audits.discoverable import samples_needed
-from carto_core.audits.exposure import ROUNDING_NATS, audit_exposure, exposure_of_rank, extrapolated
+from carto_core.audits.exposure import audit_exposure, exposure_of_rank, extrapolated
 from carto_core.audits.extraction import audit_extraction
 from carto_core.audits.subject import load_subject
 from carto_core.corpus.canaries import KINDS, Canary, Kind
-from carto_core.tasks.decoding import continuation_losses
+from carto_core.tasks.decoding import ROUNDING_NATS, continuation_losses
 from carto_core.types import ROLES
 from tests.audits.oracle import oracle_of
 
