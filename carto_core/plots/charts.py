@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ SELECTED = CATEGORIES[5]
 SERIES = (CATEGORIES[5], CATEGORIES[0], CATEGORIES[2], CATEGORIES[3])
 SYMBOLS = ("circle", "square", "diamond", "triangle-up")
 LABEL_WIDTH = 24  # characters
+LEGEND_ROOM = 56  # pixels: on a phone the names of series take two lines
+ROW_SPREAD = 0.54  # of a row that series stand in side by side
 
 
 def trajectory_figure(
@@ -130,7 +132,7 @@ def points_figure(series: dict[str, list[tuple[str, float]]], *, x: str, y: str,
 
 @dataclass(frozen=True)
 class Bar:
-    """One line of `intervals_figure`: an estimate and its interval, `is_baseline` for what is only compared with."""
+    """An estimate and its interval, one line of a figure; `is_baseline` for what is only compared with."""
 
     label: str
     value: float
@@ -154,9 +156,8 @@ def intervals_figure(bars: Sequence[Bar], *, x: str, line: float, theme: Theme, 
         some = [(len(bars) - 1 - i, bar) for i, bar in enumerate(bars) if bar.is_baseline == is_baseline]
         if not some:
             continue
-        values = np.array([bar.value for _, bar in some])
         figure.add_scatter(
-            x=values,
+            x=[bar.value for _, bar in some],
             y=[place for place, _ in some],
             mode="markers",
             name="plain baseline" if is_baseline else "detector",
@@ -166,24 +167,80 @@ def intervals_figure(bars: Sequence[Bar], *, x: str, line: float, theme: Theme, 
                 "symbol": "square-open" if is_baseline else "circle",
                 "line": {"width": 2},
             },
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": np.array([bar.high for _, bar in some]) - values,
-                "arrayminus": values - np.array([bar.low for _, bar in some]),
-                "color": theme.muted,
-            },
+            error_x=_error([bar for _, bar in some]) | {"color": theme.muted},
             text=[f"{bar.label}: {bar.value:.3g} [{bar.low:.3g}, {bar.high:.3g}]" for _, bar in some],
             hovertemplate="%{text}<extra></extra>",
             showlegend=any(bar.is_baseline for bar in bars),
         )
+    return _rows(figure, [bar.label for bar in bars], x=x, line=line, theme=theme, percent=percent)
+
+
+def side_by_side_figure(
+    series: Mapping[str, Sequence[Bar]], *, x: str, line: float, theme: Theme, percent: bool = False
+) -> go.Figure:
+    """Return estimates with their intervals, a row a label and the series beside each other in it; the lowest mean on top.
+
+    Args:
+        series: by name, at most as many as there are `SERIES`; not every one needs every label, and one without any
+            keeps its colour and place. A name of one series alone is not shown.
+        x: axis title.
+        line: where no effect is.
+        theme: light or dark.
+        percent: whether x is a share.
+    """
+    found: dict[str, list[float]] = {}
+    for bar in (bar for bars in series.values() for bar in bars):
+        found.setdefault(bar.label, []).append(bar.value)
+    labels = sorted(found, key=lambda label: float(np.mean(found[label])))
+    figure = go.Figure()
+    for i, (name, bars) in enumerate(series.items()):
+        step = ROW_SPREAD / max(1, len(series) - 1)
+        values = np.array([bar.value for bar in bars])
+        figure.add_scatter(
+            x=values,
+            y=[len(labels) - 1 - labels.index(bar.label) + step * ((len(series) - 1) / 2 - i) for bar in bars],
+            mode="markers",
+            name=name,
+            marker={"size": 10, "color": SERIES[i], "symbol": SYMBOLS[i]},
+            error_x=_error(bars) | {"color": SERIES[i], "thickness": 1.5, "width": 3},
+            text=[f"{name}, {bar.label}: {bar.value:.3g} [{bar.low:.3g}, {bar.high:.3g}]" for bar in bars],
+            hovertemplate="%{text}<extra></extra>",
+            showlegend=len(series) > 1 and len(bars) > 0,
+        )
+    room = LEGEND_ROOM if len(series) > 1 else 24
+    row = 16 * len(series)
+    return _rows(figure, labels, x=x, line=line, theme=theme, percent=percent, row=row, room_above=room)
+
+
+def _error(bars: Sequence[Bar]) -> dict[str, Any]:
+    values = np.array([bar.value for bar in bars])
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": np.array([bar.high for bar in bars]) - values,
+        "arrayminus": values - np.array([bar.low for bar in bars]),
+    }
+
+
+def _rows(
+    figure: go.Figure,
+    labels: Sequence[str],
+    *,
+    x: str,
+    line: float,
+    theme: Theme,
+    percent: bool,
+    row: int = 0,
+    room_above: int = 24,
+) -> go.Figure:
+    """Return the figure with a named row a label, the first on top, of `row` pixels or what the names need."""
     figure.add_vline(x=line, line={"color": theme.line, "width": 1.2, "dash": "dash"})
     # a long name on one line would leave a phone no room for the chart
-    names = [textwrap.wrap(bar.label, LABEL_WIDTH) for bar in reversed(bars)]
-    row = 12 + 12 * max(map(len, names), default=1)
-    laid_out(figure, theme, x=x, y="", height=110 + row * len(bars))
-    ticks = {"tickvals": list(range(len(bars))), "ticktext": ["<br>".join(lines) for lines in names]}
-    figure.update_yaxes(**ticks, range=[-0.7, len(bars) - 0.3], automargin=True)
+    names = [textwrap.wrap(label, LABEL_WIDTH) for label in reversed(labels)]
+    row = max(row, 12 + 12 * max(map(len, names), default=1))
+    laid_out(figure, theme, x=x, y="", height=86 + room_above + row * len(labels), room_above=room_above)
+    ticks = {"tickvals": list(range(len(labels))), "ticktext": ["<br>".join(lines) for lines in names]}
+    figure.update_yaxes(**ticks, range=[-0.7, len(labels) - 0.3], automargin=True)
     return figure.update_xaxes(tickformat="+.0%") if percent else figure
 
 

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from carto_core.plots.charts import Bar, arms_figure, intervals_figure, points_figure, repeats_figure, trajectory_figure
+from carto_core.plots.charts import (
+    Bar,
+    arms_figure,
+    intervals_figure,
+    points_figure,
+    repeats_figure,
+    side_by_side_figure,
+    trajectory_figure,
+)
 from carto_core.plots.palette import DARK, LIGHT
 
 EPOCHS = [1.0, 2.0, 3.0]
@@ -144,6 +152,34 @@ def test_an_estimate_without_an_interval_is_drawn_all_the_same():
 
     assert list(points.x) == [0.6]
     assert not points.showlegend
+
+
+def test_series_stand_side_by_side_in_a_row_the_lowest_on_top():
+    series = {
+        "demo": [Bar("copies", 0.1, 0.0, 0.2), Bar("score", -0.3, -0.5, -0.2)],
+        "mail": [],
+        "man": [Bar("score", -0.1, -0.2, 0.1)],
+    }
+
+    figure = side_by_side_figure(series, x="difference", line=0.0, theme=LIGHT, percent=True)
+
+    demo, mail, man = figure.data
+    assert list(figure.layout.yaxis.ticktext) == ["copies", "score"]
+    assert [round(y) for y in demo.y] == [0, 1]
+    assert [round(y) for y in man.y] == [1]
+    assert man.y[0] < demo.y[1], "one below the other"
+    assert list(demo.error_x.array) == pytest.approx([0.1, 0.1])
+    assert list(demo.error_x.arrayminus) == pytest.approx([0.1, 0.2])
+    assert (demo.showlegend, mail.showlegend, man.showlegend) == (True, False, True)
+    assert len({demo.marker.color, man.marker.color, mail.marker.color}) == 3
+    assert len({demo.marker.symbol, man.marker.symbol, mail.marker.symbol}) == 3
+    assert figure.layout.xaxis.tickformat == "+.0%"
+
+
+def test_one_series_alone_is_not_named():
+    (only,) = side_by_side_figure({"demo": [Bar("score", 1, 0, 2)]}, x="", line=0.0, theme=DARK).data
+
+    assert not only.showlegend
 
 
 def test_every_seed_of_every_arm_is_a_point():

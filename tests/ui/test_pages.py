@@ -1175,10 +1175,10 @@ def test_measured_effects_stand_beside_the_papers_claims(runs_root):
     app = opened("evidence")
 
     said = words(app)
-    assert "lower extraction more than a random cut: **recommended (Min-K%) 10%**" in said
-    assert "Not shown to differ from a random cut: memorization, the paper's literal score 10%" in said
-    assert "Shown to raise it against a random cut: **an oracle" in said
-    assert "extraction **-75%** against unchanged" in said
+    assert "lower extraction more than the random control does: **recommended score**." in said
+    assert "Not shown to differ from the control: **memorization, the paper's literal score**." in said
+    assert "Shown to raise it against the control: **an oracle that knows the secrets**." in said
+    assert "recommended (Min-K%) 10%: extraction **-75%** against unchanged" in said
     assert "+1.5 % [-0.5, +3.5]" in said
     assert "of what the oracle takes away" not in said, "this one takes nothing away"
     assert "3 seeds" in said
@@ -1198,6 +1198,34 @@ def test_a_plan_stands_beside_the_oracle_of_its_share(runs_root):
 
     assert "recommended (Min-K%) 10%: **50%** of what the oracle takes away" in said
     assert "Of its 123 rows a twin model recites 100; 45 are canary copies" in said
+
+
+def test_corpora_stand_beside_each_other_and_one_is_told_in_detail(runs_root):
+    ours, theirs = table_line("recommended", "min_k", -0.5, -0.1), table_line("memorization", "memorization", -0.2, 0.2)
+    fifth, equal_epochs = theirs | {"share": 0.05}, ours | {"equal": "epochs"}
+    write_evidence(
+        paper_table={
+            "demo": {"num_samples": 1000, "device": "cpu", "lines": [ours, theirs, equal_epochs]},
+            "mail": {"num_samples": 2000, "device": "cpu", "lines": [ours, fifth]},
+        }
+    )
+
+    app = opened("evidence")
+
+    (found,) = app.get("plotly_chart")
+    assert "on demo, mail, 3 lines" in found.proto.alt
+    assert "does: **recommended score** (demo, mail)." in words(app)
+    assert "1,000 samples" in words(app)
+    choose(app, "Corpus in detail", "mail")
+    assert "2,000 samples" in words(app)
+    choose(app, "What is cut", "shares")
+    assert "5% of them" in str(labelled(app.get("button_group"), "What is cut").options)
+    assert (
+        "on mail, 1 lines; the lowest is memorization, the paper's literal score 5%"
+        in app.get("plotly_chart")[0].proto.alt
+    )
+    choose(app, "What is cut", "epochs")
+    assert set(frame(app, "chosen by")["equal"]) == {"epochs"}
 
 
 def test_half_weights_stand_beside_with_membership(runs_root):
@@ -1239,7 +1267,9 @@ def test_detectors_are_compared_over_corpora(probed):
 
     app = opened("evidence")
 
-    auc, spearman, _, influence = (d.value.set_index("score") for d in app.dataframe)
+    truths = labelled(app.get("button_group"), "Against").options
+    tables = [choose(app, "Against", truth).dataframe[0].value.set_index("score") for truth in truths]
+    auc, spearman, _, influence = tables
     expected = light.quality(probed, "report", label="extracted")["held_out_gap"].auc.value
     assert auc.loc["Held-out gap", "demo"].startswith(f"{expected:.2f} [")
     assert auc.loc["Held-out gap", "mail"] == "–"
