@@ -610,14 +610,23 @@ def _selected(
 @click.argument("selection", required=False, metavar="[SELECTION.json]")
 @click.option("--action", default=None, metavar="prune|reweight|upsample")
 @click.option("--factor", type=float, default=None)
-@click.option("--policy", type=click.Choice(["quadrants"]), default=None)
-@click.option("--alpha", type=float, default=DEFAULT_ALPHA, show_default=True, help="Weight of hotspots.")
-@click.option("--gamma", type=float, default=DEFAULT_GAMMA, show_default=True, help="Repeats of hard samples.")
+@click.option(
+    "--policy",
+    type=click.Choice(["quadrants", "deduplicate"]),
+    default=None,
+    help="The paper's quadrants, or one copy of each text.",
+)
+@click.option(
+    "--alpha", type=float, default=None, help=f"Weight of hotspots, of quadrants.  [default: {DEFAULT_ALPHA}]"
+)
+@click.option(
+    "--gamma", type=float, default=None, help=f"Repeats of hard samples, of quadrants.  [default: {DEFAULT_GAMMA}]"
+)
 @click.option("--out", default=None, type=OUT)
 def plan(
     *, run: str, runs_root: str | None, as_json: bool, selection: str | None, out: Path | None, **how: Any
 ) -> None:
-    """Turn a selection, or the quadrant policy, into a plan directory."""
+    """Turn a selection, or a policy for the whole corpus, into a plan directory."""
     opened = open_run(run, runs_root)
     made = _planned(opened, selection, **how)
     path = light.save_plan(opened, made, out=out)
@@ -632,12 +641,17 @@ def _planned(
     action: str | None,
     factor: float | None,
     policy: str | None,
-    alpha: float,
-    gamma: float,
+    alpha: float | None,
+    gamma: float | None,
 ) -> Any:
     if (selection is None) == (policy is None):
-        raise ConfigError("give a SELECTION.json with --action, or --policy quadrants")
+        raise ConfigError("give a SELECTION.json with --action, or --policy quadrants or deduplicate")
+    if policy != "quadrants" and (alpha is not None or gamma is not None):
+        raise ConfigError("--alpha and --gamma belong to --policy quadrants; leave them out")
+    if policy == "deduplicate":
+        return light.plan_deduplicate(run)
     if policy is not None:
+        alpha, gamma = DEFAULT_ALPHA if alpha is None else alpha, DEFAULT_GAMMA if gamma is None else gamma
         return light.plan_policy(run, alpha=alpha, gamma=gamma)
     if selection is None or action is None:
         raise ConfigError("a selection needs --action prune, reweight or upsample")

@@ -123,9 +123,16 @@ def oracle(table: SampleTable, canaries: pd.DataFrame, *, budget: int) -> Select
     return Selection({"type": "keys", "keys": table.key[taken].tolist()}, np.sort(np.array(taken, np.int32)))
 
 
-def deduplicate(table: SampleTable) -> Plan:
-    """Return the plan that keeps the first copy of every exact-duplicate group and prunes the rest."""
-    _, first = np.unique(table.group_id, return_index=True)
+def deduplicate(table: SampleTable, *, drawn: Bool | None = None) -> Plan:
+    """Return the plan that keeps the first copy of every exact-duplicate group and prunes the rest.
+
+    Args:
+        table: the run's samples.
+        drawn: bool[N], which samples the run itself was trained on; None stands for all. Of what it left out no copy is
+            kept, so that a text of which it left out some does not go with all its copies.
+    """
+    ids = np.arange(len(table)) if drawn is None else np.flatnonzero(drawn)
+    first = ids[np.unique(table.group_id[ids], return_index=True)[1]]
     repeats, weights = np.zeros(len(table), np.int32), np.zeros(len(table), np.float32)
     repeats[first], weights[first] = 1, 1.0
     reason = ["" if kept else "prune: exact duplicate" for kept in repeats]

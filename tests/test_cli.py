@@ -196,6 +196,7 @@ def is_inside(x, y, corners):
         (["select", "RUN", "--polygon", "nowhere.json", "--out", "OUT"], "SelectionError", "nowhere.json"),
         (["plan", "RUN", "nowhere.json", "--action", "prune"], "SelectionError", "nowhere.json"),
         (["plan", "RUN"], "ConfigError", "--policy quadrants"),
+        (["plan", "RUN", "--policy", "deduplicate", "--gamma", "3"], "ConfigError", "belong to --policy quadrants"),
         (["export", "RUN", "nowhere", "--out", "OUT"], "PlanError", "plan.json cannot be read"),
         (["train", "--corpus", "demo"], "MissingParameter", "--out"),
         (["fly"], "UsageError", "fly"),

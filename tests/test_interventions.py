@@ -165,6 +165,14 @@ def test_deduplication_keeps_the_first_copy_of_every_group():
     assert plan.weights.tolist() == [1, 1, 0, 0, 1, 0]
 
 
+def test_deduplication_keeps_the_first_copy_that_is_still_trained_on():
+    drawn = np.array([False, True, True, True, False, False])
+
+    plan = deduplicate(make_table(group_id=np.int32([4, 2, 4, 4, 0, 2])), drawn=drawn)
+
+    assert plan.repeats.tolist() == [0, 1, 1, 0, 0, 0]
+
+
 def test_deduplicating_distinct_samples_changes_nothing():
     plan = deduplicate(make_table(group_id=np.arange(6, dtype=np.int32)))
 

@@ -596,8 +596,9 @@ def test_the_train_command_makes_the_same_settings(config, monkeypatch, tmp_path
 def test_every_command_of_the_report_is_understood_and_makes_the_plan_again(run, tmp_path, monkeypatch):
     polygon = {"type": "polygon", "x": "difficulty", "y": "final_loss", "polygons": [[[0, 0], [9, 0], [9, 3], [0, 3]]]}
     monkeypatch.chdir(tmp_path)
-    for rule in (polygon, {"type": "top", "by": "rises", "q": 0.2}, hotspots(run)):
-        plan_dir = saved_plan(run, rule, action="reweight", factor=0.3)
+    rules = (polygon, {"type": "top", "by": "rises", "q": 0.2}, hotspots(run))
+    plan_dirs = [saved_plan(run, rule, action="reweight", factor=0.3) for rule in rules]
+    for plan_dir in (*plan_dirs, light.save_plan(run, light.plan_deduplicate(run))):
         facts = gather(run, plan_dir)
         values = sections.provenance(facts)
 
@@ -609,8 +610,9 @@ def test_every_command_of_the_report_is_understood_and_makes_the_plan_again(run,
             with pytest.raises(SystemExit) as done:
                 cli.main([*shlex.split(line)[3:], "--runs-root", str(tmp_path), "--json"])
             assert done.value.code == 0
+        assert plan_commands(facts)
         assert facts.plan_facts["plan_sha256"].startswith(plan_dir.name)
-    assert len(list(run.files.plans.iterdir())) == 3, "the command lines made the very same three plans"
+    assert len(list(run.files.plans.iterdir())) == 4, "the command lines made the very same plans"
 
 
 def test_the_report_of_a_retrain_says_what_it_was_trained_under(run):

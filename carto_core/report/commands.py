@@ -90,6 +90,8 @@ def plan_commands(facts: Facts) -> list[str]:
         return []  # the command line cuts where the run was scored to cut
     if rule.get("type") == "policy":
         return [command("plan", run_id, "--policy", "quadrants", "--alpha", rule["alpha"], "--gamma", rule["gamma"])]
+    if rule.get("type") == "deduplicate":
+        return [command("plan", run_id, "--policy", "deduplicate")]
     chosen = _select_words(rule)
     if chosen is None:
         return []

@@ -33,6 +33,7 @@ _MASK = "mask"  # in the session, and in the address, so that a reload or a link
 REPLACE = "replace"
 MODES = (REPLACE, *OPS)
 ACTIONS = ("prune", "reweight", "upsample", "policy")
+POLICIES = ("quadrants", "deduplicate")
 MAX_UNPACKED = 2**20  # bytes of JSON; what is longer is cut, and then no JSON
 MAX_LINK = 30_000  # characters; a server refuses an address of about twice that
 
@@ -46,7 +47,7 @@ LINK = {f"{name}?": TEXT for name in ("x", "y", "colour", "text", "other", "comp
 LINK |= {f"{name}?": FLAG for name in ("copies_only", "restrict", "with_copies", "same_cuts")}
 LINK |= {f"{name}?": _PERCENTILE for name in ("cut_x", "cut_y")}
 LINK |= {"polygons?": [[[NUMBER]]], "region?": maybe(OBJECT), "source?": [TEXT], "max_tokens?": maybe(_LENGTH)}
-LINK |= {"zoom?": _ZOOM, "action?": among(*ACTIONS)}
+LINK |= {"zoom?": _ZOOM, "action?": among(*ACTIONS), "policy?": among(*POLICIES)}
 LINK |= {f"{name}?": _WEIGHT for name in ("weight", "alpha")} | {f"{name}?": _TIMES for name in ("times", "gamma")}
 
 
@@ -76,6 +77,7 @@ class View:
         with_copies: whether the selection takes all copies of what it holds.
         zoom: x from, x to, y from, y to; None shows everything.
         action: what is to be done with the selection, a name in `ACTIONS`.
+        policy: what `policy` does with all samples, a name in `POLICIES`.
         weight: loss weight of a down-weighted sample.
         times: how often an up-sampled sample is drawn.
         alpha: the policy's weight of hotspots.
@@ -101,6 +103,7 @@ class View:
     with_copies: bool = False
     zoom: tuple[float, float, float, float] | None = None
     action: str = ACTIONS[0]
+    policy: str = POLICIES[0]
     weight: float = 0.5
     times: int = 2
     alpha: float = DEFAULT_ALPHA

@@ -531,6 +531,23 @@ def plan_policy(
     return _on_top(run, policy)
 
 
+def plan_deduplicate(run: Run, *, table: SampleTable | None = None) -> Plan:
+    """Return the plan that leaves one copy of each text; see `interventions.deduplicate` and `_on_top`.
+
+    Raises:
+        PlanError: no text stands there more than once.
+    """
+    table = table or load_table(run)
+    repeats, _ = run.drawn()
+    plan = interventions.deduplicate(table, drawn=repeats > 0)
+    if not (plan.affected & (repeats > 0)).any():
+        raise PlanError(
+            f"run {run.run_id} was trained on no text twice, so there is no copy to prune; texts that only resemble each other "
+            "are told by `probe near_duplicates`"
+        )
+    return _on_top(run, plan)
+
+
 def _on_top(run: Run, plan: Plan) -> Plan:
     """Return a plan together with the one that the run itself was trained under, so that a second cut keeps the first.
 

@@ -39,6 +39,8 @@ REFUSED = {
     "a text for a switch": packed({"restrict": "yes"}),
     "a source that is a text": packed({"source": "abc"}),
     "no token at all": packed({"max_tokens": 0}),
+    "an action that is none": packed({"action": "delete"}),
+    "a policy that is none": packed({"policy": "best"}),
     "a polygon of two vertices": packed({"polygons": [[[0, 0], [1, 1]]]}),
     "a polygon of words": packed({"polygons": [[["a", 0]] * 3]}),
     "a polygon of 10,000 vertices": packed({"polygons": [[[i, i * i] for i in range(10_000)]]}),

@@ -533,6 +533,29 @@ def test_every_action_makes_a_plan(run, action):
     assert int(labelled(app.metric, "Samples changed").value) > 0
 
 
+def one_copy_each(app):
+    sound(actions(app).set_value("policy").run())
+    return labelled(app.radio, "For the whole corpus").set_value("deduplicate").run()
+
+
+def test_one_copy_of_each_text_needs_no_selection_and_a_link_keeps_it(run):
+    app = sound(one_copy_each(opened("intervene", run="tiny")))
+
+    group_id = light.load_table(run).group_id
+    assert labelled(app.metric, "Samples changed").value == str(len(group_id) - len(set(group_id)))
+    again = opened("intervene", **address_of(app))
+    assert labelled(again.metric, "Samples changed").value == labelled(app.metric, "Samples changed").value
+
+
+def test_where_every_text_stands_once_there_is_no_copy_to_prune(runs_root):
+    run = tiny.make_run(runs_root / "tiny", canaries=False, num_samples=9)
+    assert (run.scores()["group_size"] == 1).all()
+
+    app = one_copy_each(opened("intervene", run="tiny"))
+
+    assert "trained on no text twice" in as_read(app.error[0].value)
+
+
 def test_the_policy_warns_of_the_canaries_that_it_would_repeat(run):
     app = opened("intervene", run="tiny")
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import pytest
 
 from carto_core.config import ScoreConfig
 from carto_core.errors import PlanError, RunCorrupt, RunNotSealed, SelectionError, UnknownNameError
+from carto_core.export import read_plan
 from carto_core.interventions import plan_sha256
 from carto_core.probes import PROBES
 from carto_core.quadrants import Cuts
@@ -422,6 +424,24 @@ def test_the_policy_warns_of_samples_that_the_natural_audit_extracted(run):
     assert light.extracted_samples(run) == {hard}
     assert any("1 samples that the model already recites" in note for note in notes)
     assert any("planted canaries" in note for note in notes)
+
+
+def test_one_copy_of_each_text_is_left(run):
+    table = light.load_table(run)
+
+    plan = light.plan_deduplicate(run)
+
+    assert sorted(table.group_id[plan.repeats == 1]) == sorted(set(table.group_id))
+    assert (plan.rule, plan.action) == ({"type": "deduplicate"}, "prune")
+    assert read_plan(light.save_plan(run, plan), table)[0].repeats.tolist() == plan.repeats.tolist()
+
+
+def test_without_copies_there_is_none_to_prune(run):
+    table = light.load_table(run)
+    alone = dataclasses.replace(table, group_id=np.arange(len(table), dtype=np.int32))
+
+    with pytest.raises(PlanError, match="trained on no text twice"):
+        light.plan_deduplicate(run, table=alone)
 
 
 def test_an_audit_that_was_not_run_is_no_audit(run):

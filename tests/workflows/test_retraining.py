@@ -226,6 +226,17 @@ def test_a_second_cut_keeps_the_first(cut):
     assert np.flatnonzero(halved.repeats == 0).tolist() == sorted(rows)
 
 
+def test_one_copy_is_left_of_what_the_first_cut_left(cut):
+    run, _ = cut
+    repeats, _ = run.drawn()
+    group_id = light.load_table(run).group_id
+
+    plan = light.plan_deduplicate(run)
+
+    assert sorted(group_id[plan.repeats > 0]) == sorted(set(group_id[repeats > 0]))
+    assert not plan.repeats[repeats == 0].any()
+
+
 def test_a_measurement_is_refused_because_its_baseline_would_be_the_whole_corpus(cut):
     run, _ = cut
 

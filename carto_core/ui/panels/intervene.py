@@ -42,6 +42,7 @@ SHOWN = ("extraction.report", "ppl_nats", "natural_extraction", "exposure.report
 STOP_AT = 0.05
 STOP_FLAG = ["--stop-at", str(STOP_AT)]
 ACTIONS = {"prune": "Prune", "reweight": "Down-weight", "upsample": "Up-sample", "policy": "Policy"}
+POLICIES = {"quadrants": "The paper's four quadrants", "deduplicate": "One copy of each text"}
 
 WAITS = "A plan is made of scores that are settled: it waits for the end of the training."
 
@@ -106,9 +107,7 @@ def _plan(run: Run, table: SampleTable, cuts: Cuts, chosen: Chosen) -> Plan | No
     if action == "policy":
         return _policy(run, table, cuts)
     if chosen.selection is None or len(chosen.ids) == 0:
-        st.info(
-            "Choose samples on the Map first, by lasso or by quadrant; or take the quadrant policy, which needs no selection."
-        )
+        st.info("Choose samples on the Map first, by lasso or by quadrant; or take a policy, which needs no selection.")
         go("map", "Go to the Map")
         return None
     selection = groups.protect(run, table, chosen.selection) if action == "prune" else chosen.selection
@@ -130,7 +129,19 @@ def _factor(action: str) -> float | None:
     return None
 
 
-def _policy(run: Run, table: SampleTable, cuts: Cuts) -> Plan:
+def _policy(run: Run, table: SampleTable, cuts: Cuts) -> Plan | None:
+    policy = st.radio(
+        "For the whole corpus", state.POLICIES, format_func=POLICIES.__getitem__, **state.widget("policy")
+    )
+    go("evidence", "What they did on four corpora")
+    if policy == "deduplicate":
+        st.caption(
+            "Of every text in the corpus that stands there word for word more than once, the first copy stays and the others "
+            "go. What is repeated in other words, or in another context, this does not see."
+        )
+        with told():
+            return light.plan_deduplicate(run, table=table)
+        return None
     st.caption(
         "The paper's plan: hard samples more often, hotspots at less weight, noisy outliers out, at the map's cuts."
     )
