@@ -33,6 +33,7 @@ from carto_core.workflows.progress import stoppable
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 REPEATS = (1, 4, 8, 16)  # at this size of model hardly anything that was seen twice an epoch is given away
 FEW_EPOCHS_REPEATS = (1, 8, 16, 32)
+CONTEXT, CONTEXTS = 96, {"mail": 144}  # tokens; 512 entries spell the longest canary of `mail` in 139
 CORPORA = ("demo", "mail", "sotu", "man")
 CHARS = 300_000
 METRICS = ("extraction.report", "natural_extraction", "ppl_nats")
@@ -119,7 +120,8 @@ def gpt_config(corpus: str, *, chars: int) -> RunConfig:
         model, vocabulary = model_config("gpt", "gpt2-small", context=128), "gpt2"
         learning_rate, batch_size = 6e-4, 8
     else:
-        model, vocabulary = ModelConfig(task="gpt", hidden=128, layers=2, heads=4, context=96), "bpe"
+        context = CONTEXTS.get(corpus, CONTEXT)
+        model, vocabulary = ModelConfig(task="gpt", hidden=128, layers=2, heads=4, context=context), "bpe"
         learning_rate, batch_size = 1e-3, 4
     return RunConfig(
         corpus=CorpusConfig(path=corpus, max_chars=chars, piece_words=16, vocabulary=vocabulary),
