@@ -152,7 +152,7 @@ def print_table(results: dict[str, Any]) -> None:
     ]
     heads += ["unchanged", "plan - control", "natural extraction, plan - control"]
     heads += [f"perplexity %, plan - {arm}" for arm in ("control", "unchanged")]
-    heads += ["membership AUC (plan, control, unchanged)", "plan - control"] if membership else []
+    heads += ["membership AUC (plan, control, unchanged)", "membership AUC, plan - control"] if membership else []
     for some in filter(None, (first, further)):
         print("| " + " | ".join(heads) + " |\n" + "| --- " * len(heads) + "|")
         for corpus, line in some:
