@@ -182,7 +182,7 @@ def side_by_side_figure(
 
     Args:
         series: by name, at most as many as there are `SERIES`; not every one needs every label, and one without any
-            keeps its colour and place. A name of one series alone is not shown.
+            keeps its colour for itself. A name of one series alone is not shown.
         x: axis title.
         line: where no effect is.
         theme: light or dark.
@@ -192,23 +192,27 @@ def side_by_side_figure(
     for bar in (bar for bars in series.values() for bar in bars):
         found.setdefault(bar.label, []).append(bar.value)
     labels = sorted(found, key=lambda label: float(np.mean(found[label])))
+    shown = [name for name, bars in series.items() if bars]
+    step = ROW_SPREAD / max(1, len(shown) - 1)
     figure = go.Figure()
     for i, (name, bars) in enumerate(series.items()):
-        step = ROW_SPREAD / max(1, len(series) - 1)
+        if name not in shown:
+            continue
+        above = step * ((len(shown) - 1) / 2 - shown.index(name))
         values = np.array([bar.value for bar in bars])
         figure.add_scatter(
             x=values,
-            y=[len(labels) - 1 - labels.index(bar.label) + step * ((len(series) - 1) / 2 - i) for bar in bars],
+            y=[len(labels) - 1 - labels.index(bar.label) + above for bar in bars],
             mode="markers",
             name=name,
             marker={"size": 10, "color": SERIES[i], "symbol": SYMBOLS[i]},
             error_x=_error(bars) | {"color": SERIES[i], "thickness": 1.5, "width": 3},
             text=[f"{name}, {bar.label}: {bar.value:.3g} [{bar.low:.3g}, {bar.high:.3g}]" for bar in bars],
             hovertemplate="%{text}<extra></extra>",
-            showlegend=len(series) > 1 and len(bars) > 0,
+            showlegend=len(shown) > 1,
         )
-    room = LEGEND_ROOM if len(series) > 1 else 24
-    row = 16 * len(series)
+    room = LEGEND_ROOM if len(shown) > 1 else 24
+    row = 16 * len(shown)
     return _rows(figure, labels, x=x, line=line, theme=theme, percent=percent, row=row, room_above=room)
 
 

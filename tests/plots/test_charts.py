@@ -163,16 +163,20 @@ def test_series_stand_side_by_side_in_a_row_the_lowest_on_top():
 
     figure = side_by_side_figure(series, x="difference", line=0.0, theme=LIGHT, percent=True)
 
-    demo, mail, man = figure.data
+    demo, man = figure.data
     assert list(figure.layout.yaxis.ticktext) == ["copies", "score"]
     assert [round(y) for y in demo.y] == [0, 1]
     assert [round(y) for y in man.y] == [1]
     assert man.y[0] < demo.y[1], "one below the other"
     assert list(demo.error_x.array) == pytest.approx([0.1, 0.1])
     assert list(demo.error_x.arrayminus) == pytest.approx([0.1, 0.2])
-    assert (demo.showlegend, mail.showlegend, man.showlegend) == (True, False, True)
-    assert len({demo.marker.color, man.marker.color, mail.marker.color}) == 3
-    assert len({demo.marker.symbol, man.marker.symbol, mail.marker.symbol}) == 3
+    assert (demo.showlegend, man.showlegend) == (True, True)
+    assert len({demo.marker.color, man.marker.color}) == len({demo.marker.symbol, man.marker.symbol}) == 2
+    (alone,) = side_by_side_figure(series | {"demo": []}, x="", line=0.0, theme=LIGHT).data
+    assert (alone.marker.color, alone.marker.symbol) == (man.marker.color, man.marker.symbol), (
+        "not by who else is there"
+    )
+    assert (list(alone.y), alone.showlegend) == ([0], False)
     assert figure.layout.xaxis.tickformat == "+.0%"
 
 

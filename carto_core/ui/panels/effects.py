@@ -8,6 +8,7 @@ from typing import Any
 
 import streamlit as st
 
+from carto_core.corpus.catalog import CATALOG
 from carto_core.plots.charts import Bar, side_by_side_figure
 from carto_core.preview.effects import mean_of, part_of_oracles, smallest_p
 from carto_core.scores import SCORES
@@ -44,7 +45,8 @@ def panel(key: str, corpora: dict[str, Any]) -> None:
         f"{share:.0%}" for share in sorted({line["share"] for line in every if _cut(line) == "shares"})
     )
     cut = _choice("What is cut", cuts, lambda cut: CUTS[cut].format(shares), key=f"evidence_cut_{key}")
-    lines = {name: [line for line in facts["lines"] if _cut(line) == cut] for name, facts in corpora.items()}
+    names = dict.fromkeys((*CATALOG, *corpora))  # so that a corpus has one colour, wherever it was measured
+    lines = {n: [line for line in corpora.get(n, {"lines": []})["lines"] if _cut(line) == cut] for n in names}
     _overview(f"{key}_{cut}", lines)
     lines = {name: found for name, found in lines.items() if found}
     for reading in _readings(lines):
