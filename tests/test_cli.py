@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from carto_core import cli
+from carto_core.workflows import measuring
+from tests import tiny
 from tests.texts import sentences
 
 QUICK = ["--vocab-size", "300", "--epochs", "1", "--snapshots", "3", "--canaries", "4", "--canary-repeats", "1,4"]
@@ -308,3 +310,14 @@ def test_corpus_lists_what_there_is_and_says_where_the_bundled_one_lies(capsys, 
     code, out, _ = carto(capsys, "corpus", "enron", "--json")
     assert code == 2
     assert json.loads(out)["error"] == "UnknownNameError"
+
+
+def test_measure_says_that_retrains_come_from_several_devices(capsys, monkeypatch, tmp_path):
+    tiny.make_run(tmp_path / "tiny")
+    arms = [{"arm": "plan", "seed": seed, "device": device} for seed, device in enumerate(("cpu", "cuda"))]
+    monkeypatch.setattr(measuring, "measure_plans", lambda run, plan_dirs, **how: [{"arms": arms, "effects": []}])
+
+    code, text, _ = carto(capsys, "measure", tmp_path / "tiny", tmp_path / "plan")
+
+    assert code == 0
+    assert "more than one device (1 on cpu, 1 on cuda)" in text

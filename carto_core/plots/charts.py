@@ -181,8 +181,8 @@ def side_by_side_figure(
     """Return estimates with their intervals, a row a label and the series beside each other in it; the lowest mean on top.
 
     Args:
-        series: by name, at most as many as there are `SERIES`; not every one needs every label, and one without any
-            keeps its colour for itself. A name of one series alone is not shown.
+        series: by name; beyond as many as there are `SERIES`, colours come again. Not every one needs every label, and
+            one without any keeps its colour for itself. A name of one series alone is not shown.
         x: axis title.
         line: where no effect is.
         theme: light or dark.
@@ -199,14 +199,15 @@ def side_by_side_figure(
         if name not in shown:
             continue
         above = step * ((len(shown) - 1) / 2 - shown.index(name))
+        colour, symbol = SERIES[i % len(SERIES)], SYMBOLS[i % len(SYMBOLS)]
         values = np.array([bar.value for bar in bars])
         figure.add_scatter(
             x=values,
             y=[len(labels) - 1 - labels.index(bar.label) + above for bar in bars],
             mode="markers",
             name=name,
-            marker={"size": 10, "color": SERIES[i], "symbol": SYMBOLS[i]},
-            error_x=_error(bars) | {"color": SERIES[i], "thickness": 1.5, "width": 3},
+            marker={"size": 10, "color": colour, "symbol": symbol},
+            error_x=_error(bars) | {"color": colour, "thickness": 1.5, "width": 3},
             text=[f"{name}, {bar.label}: {bar.value:.3g} [{bar.low:.3g}, {bar.high:.3g}]" for bar in bars],
             hovertemplate="%{text}<extra></extra>",
             showlegend=len(shown) > 1,

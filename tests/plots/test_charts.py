@@ -180,6 +180,12 @@ def test_series_stand_side_by_side_in_a_row_the_lowest_on_top():
     assert figure.layout.xaxis.tickformat == "+.0%"
 
 
+def test_a_fifth_series_is_drawn_all_the_same():
+    series = {name: [Bar("score", 0.1, 0.0, 0.2)] for name in "abcde"}
+
+    assert len(side_by_side_figure(series, x="", line=0.0, theme=DARK).data) == 5
+
+
 def test_one_series_alone_is_not_named():
     (only,) = side_by_side_figure({"demo": [Bar("score", 1, 0, 2)]}, x="", line=0.0, theme=DARK).data
 

@@ -28,7 +28,7 @@ POLICIES = {
     "half_canaries": "an oracle that knows the secrets",
 }
 CLAIMED = ("memorization", "recommended")
-CUTS = {"tenth": "a tenth of the rows", "shares": "{} of them", "epochs": "a tenth, equal epochs"}
+CUTS = {"tenth": "a tenth, or a policy", "shares": "{}", "epochs": "a tenth, or a policy; equal epochs"}
 Line = dict[str, Any]
 
 
