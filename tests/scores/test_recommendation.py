@@ -1,9 +1,13 @@
-import math
+import json
+from pathlib import Path
 
 import pytest
 
+from carto_core.scores import SCORES
 from carto_core.scores.quality import BUDGETS, UNKNOWN, Estimate, Quality
-from carto_core.scores.recommendation import recommend
+from carto_core.scores.recommendation import FOUND_ELSEWHERE, UNJUDGED, recommend
+
+DETECTORS = Path(__file__).parents[2] / "docs" / "results" / "detectors.json"
 
 
 def of(auc, positives=30):
@@ -88,12 +92,34 @@ def test_a_score_below_the_literal_one_does_not_take_its_place_by_the_hard_secre
     assert not found.beats_baselines
 
 
-def test_without_canaries_the_literal_score_is_shown_and_the_reason_says_so():
+def test_where_nothing_can_be_judged_what_found_most_elsewhere_is_shown_and_the_reason_says_so():
     found = recommended({"memorization": None, "consolidation": None})
 
-    assert found.score == "memorization"
-    assert "No inserted canaries" in found.reason
-    assert not math.isnan(len(found.reason))
+    assert found.score == "confidence"
+    assert not found.beats_baselines
+    assert found.reason == (
+        "On the four corpora that we measured Confidence told what a second model recites with AUC 0.96 to 1.00, the paper's "
+        "literal score with 0.22 to 0.29; nothing in this run can confirm it (canaries would), and texts that are merely easy "
+        "to predict stand high too."
+    )
+
+
+def test_what_is_said_of_other_corpora_is_what_was_measured_there():
+    corpora = json.loads(DETECTORS.read_text(encoding="utf-8"))["corpora"].values()
+    auc = {
+        (name, role): [
+            corpus["scores"][name]["quality"]["extracted"][role]["all"]["auc"]["value"] for corpus in corpora
+        ]
+        for name, score in SCORES.items()
+        for role in ("calibration", "report")
+        if score.probe is None
+    }
+
+    chosen = max((name for name, role in auc if role == "calibration"), key=lambda name: sum(auc[name, "calibration"]))
+
+    assert (len(corpora), chosen) == (4, UNJUDGED)
+    for name, told in FOUND_ELSEWHERE.items():
+        assert told == tuple(round(edge(auc[name, "report"]), 2) for edge in (min, max))
 
 
 OVERALL = {"memorization": 0.4, "consolidation": 0.9, "num_tokens": 0.6}
