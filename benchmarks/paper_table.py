@@ -26,7 +26,7 @@ import torch
 
 from benchmarks.lines import ARMS, RECOMMENDED, Cell, Experiment, base_run, is_kept, keep, measure_cell, read_results
 from carto_core.config import CanaryConfig, CorpusConfig, EngineConfig, ModelConfig, RunConfig
-from carto_core.preview.effects import mean_of, part_of_oracles
+from carto_core.preview.effects import MAX_FLIPS, mean_of, part_of_oracles
 from carto_core.tasks import model_config
 from carto_core.workflows.progress import stoppable
 
@@ -47,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--experiments", type=int, nargs="+", default=[1, 2], choices=(1, 2))
     parser.add_argument("--corpora", nargs="+", default=list(CORPORA), choices=CORPORA)
-    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=8, choices=range(2, MAX_FLIPS + 1), metavar="2..20")
     parser.add_argument("--chars", type=int, default=CHARS, help="about how many characters of each corpus")
     parser.add_argument("--stages", type=int, nargs="+", default=[1, 2, 3, 4])
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder")
@@ -168,9 +168,17 @@ def print_table(results: dict[str, Any]) -> None:
         print(f"{rows['recited_natural']} of them the corpus's own; {rows['canary']} are canary copies.")
         for line in facts["lines"]:
             if not math.isnan(part := part_of_oracles(line, facts["lines"])):
+                print(f"{_named(line)}: {part:.0%} of what the oracle takes away.")
+            if any(lost := [arm["notes"].get("texts_lost", 0) for arm in line["arms"]["control"]]):
+                plans = line["arms"]["control"][0]["notes"]["plan_texts_lost"]
                 print(
-                    f"{line['policy']} {line['share']:.0%}, equal {line['equal']}: {part:.0%} of what the oracle takes away."
+                    f"{_named(line)}: no copy is left of {plans} texts, under its controls of {min(lost)} to {max(lost)}."
                 )
+
+
+def _named(line: dict[str, Any]) -> str:
+    share = "" if line["share"] is None else f" {line['share']:.0%}"
+    return f"{line['policy']}{share}, equal {line['equal']}"
 
 
 def _table_cells(line: dict[str, Any], *, membership: bool) -> list[str]:

@@ -675,7 +675,7 @@ def _elsewhere(executor: Executor) -> str:
     help="End once plan - control is known within +- W, such as 0.05.",
 )
 @click.option("--oracle", is_flag=True, help="Also retrain without as many rows, chosen by who knows the canaries.")
-@click.option("--membership", is_flag=True, help="Also attack every retrain: which texts was it trained on?")
+@click.option("--membership", is_flag=True, help="Also attack every retrain: which are this run's training texts?")
 @click.option("--out", default=None, type=OUT, help="Of one plan alone (default: RUN/previews/HASH).")
 @_executor_options
 def measure(

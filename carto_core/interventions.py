@@ -105,7 +105,8 @@ def quadrant_policy(
 def oracle(table: SampleTable, canaries: pd.DataFrame, *, budget: int) -> Selection:
     """Choose as one who knows the canaries: whole ones, those that a twin gives away first, fewest copies first.
 
-    What no detector can do better at the same size; an upper bound, not a plan for anybody's corpus.
+    What a detector could hope for at the same size, and no plan for anybody's corpus. It takes canaries of both halves, whole
+    ones only, so that a plan may do better on one half.
 
     Args:
         table: of the run; without a twin's truth every canary counts alike.

@@ -246,6 +246,40 @@ def test_retrains_of_several_devices_are_told(run):
 
 
 @pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ([], ""),
+        ([0, 0, 0], ""),
+        (
+            [4, 5, 6],
+            "The plan leaves no copy of 1 of the distinct texts, the control of 4 to 6; losing a text altogether costs more "
+            "perplexity than losing a copy.",
+        ),
+    ],
+)
+def test_how_many_texts_the_control_loses_altogether_is_told(run, lost, said):
+    plan_dir, arms = saved_plan(run, hotspots(run)), json.loads(json.dumps(ARMS))
+    for made in (made for made in arms if made["arm"] == "control"):
+        seed = made["seed"]
+        made["notes"] = {"num_rows": 9, "tokens": 90, "plan_tokens": 90, "within_tolerance": True, "overlap": 1}
+        made["notes"] |= {"texts_lost": lost[seed], "plan_texts_lost": int(any(lost))} if lost else {}
+    measure(run, plan_dir, arms)
+
+    words = page_of(run, plan_dir).words
+
+    assert "by chance 1 of them are the plan's own." in words
+    assert said in words
+    assert ("leaves no copy" in words) == bool(said)
+
+
+def test_exposures_that_both_end_where_counting_ends_are_no_difference_in_the_report(run):
+    plan_dir = saved_plan(run, hotspots(run))
+    measure(run, plan_dir, [made | {"exposure_most": 2.5} for made in ARMS])
+
+    assert "cannot be told: both at the most that was counted" in page_of(run, plan_dir).words
+
+
+@pytest.mark.parametrize(
     ("shift", "kind", "said"),
     [
         ((-4, -3, -2), "lower", "fewer planted secrets"),

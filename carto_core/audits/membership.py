@@ -29,17 +29,16 @@ TOO_FEW = "too few"
 POOLED = f"fewer than {MANY_MODELS} reference models: one pooled variance, so it ranks the texts as the reference attack does"
 
 
-def audit_membership(subject: Subject, *, trained_on: Bool | None = None) -> AuditResult:
+def audit_membership(subject: Subject) -> AuditResult:
     """Attack one model in six ways and return how well each tells members from non-members.
 
     Args:
         subject: the model, its run's corpus and, where they were trained, the fold models.
-        trained_on: bool[N], samples that the model was trained on; None means those of the run.
 
     Raises:
         RunCorrupt: the fold models were trained on another number of texts.
     """
-    pool = draw_pool(subject.corpus, trained_on=trained_on, seed=subject.config.engine.seed)
+    pool = draw_pool(subject.corpus, seed=subject.config.engine.seed)
     scores = attack_scores(subject, pool)
     attacks = {name: _report(name, scores, pool, subject) for name in ATTACKS}
     return AuditResult(
@@ -48,7 +47,8 @@ def audit_membership(subject: Subject, *, trained_on: Bool | None = None) -> Aud
         "validation samples (non-members; one per duplicate group). Both come from one pool by a random split by "
         "duplicate group; training groups larger than the largest validation group are left out, so that sizes cannot "
         "tell them apart. Area under the ROC curve, and the largest true-positive rate at a false-positive rate of at "
-        "most 1 % and 0.1 %, with 95 % bootstrap intervals over texts, for this one model; 0.5 is chance.",
+        "most 1 % and 0.1 %, with 95 % bootstrap intervals over texts, for this one model; 0.5 is chance."
+        + _pruned(pool.left_out["not_trained_on"]),
         summary={
             "num_members": len(pool.members),
             "num_nonmembers": len(pool.nonmembers),
@@ -79,18 +79,16 @@ class Pool:
         return np.arange(len(self.members) + len(self.nonmembers)) < len(self.members)
 
 
-def draw_pool(corpus: RunCorpus, *, trained_on: Bool | None = None, seed: int) -> Pool:
+def draw_pool(corpus: RunCorpus, *, seed: int) -> Pool:
     """Draw one text per duplicate group of either side.
 
     Args:
-        corpus: of the run.
-        trained_on: bool[N]; None means those of the run.
+        corpus: of the run; a text of which no copy was trained on is no member.
         seed: of the draw within groups.
     """
     rng = np.random.default_rng([seed, 9])
     group, validation_group = corpus.group_id, duplicate_groups(_texts(corpus, corpus.validation))
-    of_run = np.ones(len(group), bool) if corpus.repeats is None else corpus.repeats > 0
-    trained = of_run if trained_on is None else np.asarray(trained_on)
+    trained = np.ones(len(group), bool) if corpus.repeats is None else corpus.repeats > 0
     too_large = np.bincount(group)[group] > np.bincount(validation_group).max(initial=0)
     reasons = {
         "canaries": np.isin(group, group[~np.isnan(corpus.canary_id)]),
@@ -227,6 +225,15 @@ def _one_per_group(samples: np.ndarray, group: np.ndarray, rng: np.random.Genera
     shuffled = rng.permutation(samples)
     _, first = np.unique(group[shuffled], return_index=True)
     return np.sort(shuffled[first])
+
+
+def _pruned(count: int) -> str:
+    if not count:
+        return ""
+    return (
+        f" {count:,} texts were pruned from the training, which was no random choice: the members that are left may differ from "
+        "non-members by more than their membership."
+    )
 
 
 def _report(name: str, scores: dict[str, Float64], pool: Pool, subject: Subject) -> dict[str, Any]:

@@ -28,7 +28,7 @@ LENGTH_STRATA = 20
 CONTROL_DRAWS = 200
 CONTROL_TOLERANCE = 0.02
 MAX_SEEDS = 100
-ARM_VERSION = 1  # raise when training or an audit changes what an arm gives: cached results are then not reused
+ARM_VERSION = 2  # raise when training or an audit changes what an arm gives: cached results are then not reused
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,12 @@ def draw_control(plan: Plan, table: SampleTable, *, seed: int) -> tuple[Int32, F
     up to 200 draws the first within 2 % of the plan's tokens is taken, else the nearest. Chance overlap with the plan is
     allowed, because a truly random choice would have it, and is recorded.
 
+    Rows are drawn one by one, whereas a plan often takes all copies of a text: for the same rows the control then loses more
+    texts altogether, which costs perplexity. How many either loses is recorded.
+
     Returns:
         repeats int32[N], weights float32[N], and notes: `num_rows`, `tokens`, `plan_tokens`, `within_tolerance`,
-        `overlap`.
+        `overlap` (rows), and `texts_lost`, `plan_texts_lost` (distinct texts of which no copy is left).
     """
     rng = np.random.default_rng([seed, 5])
     affected = np.flatnonzero(plan.affected)
@@ -144,8 +147,15 @@ def draw_control(plan: Plan, table: SampleTable, *, seed: int) -> tuple[Int32, F
             "plan_tokens": wanted,
             "within_tolerance": bool(distance <= CONTROL_TOLERANCE * wanted),
             "overlap": int(np.isin(rows, affected).sum()),
+            "texts_lost": _texts_lost(repeats, table),
+            "plan_texts_lost": _texts_lost(plan.repeats, table),
         },
     )
+
+
+def _texts_lost(repeats: Int32, table: SampleTable) -> int:
+    """Return how many distinct texts have no copy that is trained on."""
+    return len(np.unique(table.group_id)) - len(np.unique(table.group_id[repeats > 0]))
 
 
 def _draw_rows(affected: np.ndarray, num_tokens: Int32, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

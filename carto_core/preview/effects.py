@@ -36,6 +36,7 @@ PARTIAL = "partial.json"
 MAX_FLIPS = 20
 TIED = 1e-9  # differences no further apart are one, but for rounding
 NO_INTERVAL, NOT_SHOWN = "no interval: measure more seeds", "no effect shown (covers 0)"
+SATURATED, UNKNOWN = "cannot be told: both at the most that was counted", "unknown"
 METRICS: dict[str, str] = {
     **{f"extraction.{role}": f"canary extraction, {role} half (share)" for role in ROLES},
     "natural_extraction": "natural extraction (share of duplicate groups)",
@@ -54,6 +55,7 @@ RESULT = {  # of one retrain; what was not asked for is absent
     "extraction?": dict.fromkeys(ROLES, KNOWN | {"by_repeats?": by_name(KNOWN)}),
     "natural_extraction?": KNOWN,
     "exposure?": optional(dict.fromkeys(ROLES, maybe(NUMBER))),
+    "exposure_most?": NUMBER,
     "secret_nats?": dict.fromkeys(ROLES, maybe(NUMBER)),
     "membership_auc?": maybe(NUMBER),
     "membership_tpr?": maybe(NUMBER),
@@ -61,6 +63,7 @@ RESULT = {  # of one retrain; what was not asked for is absent
     "wall_s?": SECONDS,
 }
 DRAWN = {"num_rows": COUNT, "tokens": COUNT, "plan_tokens": COUNT, "within_tolerance": FLAG, "overlap": COUNT}
+DRAWN |= {"texts_lost?": COUNT, "plan_texts_lost?": COUNT}
 NOTES = Kind("the notes of a draw, or none", lambda value: value == {} or problem_of(value, DRAWN) is None)
 ARM = RESULT | {"arm": TEXT, "seed": COUNT, "notes?": NOTES}
 EFFECT = {"metric": among(*METRICS), "arm": TEXT, "against": TEXT, "method": TEXT}
@@ -194,6 +197,8 @@ def part_of_oracles(line: dict[str, Any], lines: Sequence[dict[str, Any]]) -> fl
 
 def reading(effect: dict[str, Any]) -> str:
     """Return what an effect of `measure.json` shows: `lower`, `higher`, or why neither can be said."""
+    if effect["estimate"] is None:
+        return SATURATED if effect["method"] == SATURATED else UNKNOWN
     if effect["low"] is None:
         return NO_INTERVAL
     if effect["low"] <= 0 <= effect["high"]:
@@ -249,6 +254,13 @@ def _effect(arms: list[dict[str, Any]], metric: str, *, arm: str, against: str) 
     other = {a["seed"]: metric_of(a, metric) for a in arms if a["arm"] == against}
     seeds = sorted(set(mine) & set(other))
     estimate, interval = paired_interval(np.array([mine[s] - other[s] for s in seeds]))
+    method = f"paired t interval over {len(seeds)} seeds, {CONFIDENCE:.0%}"
+    if metric.startswith("exposure"):
+        most = min((a["exposure_most"] for a in arms if "exposure_most" in a), default=math.inf) - TIED
+        if any(mine[s] >= most and other[s] >= most for s in seeds):
+            estimate, interval, method = math.nan, Interval(math.nan, math.nan), SATURATED
+        elif any(mine[s] >= most or other[s] >= most for s in seeds):
+            method += "; at least so much, because one side is at the most that was counted"
     return {
         "metric": metric,
         "arm": arm,
@@ -256,7 +268,7 @@ def _effect(arms: list[dict[str, Any]], metric: str, *, arm: str, against: str) 
         "estimate": _known(estimate),
         "low": _known(interval.low),
         "high": _known(interval.high),
-        "method": f"paired t interval over {len(seeds)} seeds, {CONFIDENCE:.0%}",
+        "method": method,
     }
 
 

@@ -325,8 +325,9 @@ class Estimator:
         return [Rate(doses_of(one.emphasis), share, len(one.arms)) for one, share in known if not math.isnan(share)]
 
     def _fit_exposure(self) -> IsotonicRegression | None:
-        """Return exposure in bits as a falling function of a secret's log loss, from the base run's canaries."""
-        known = self._canaries[self._canaries["canary_id"].isin(list(self.exposures))]
+        """Return exposure in bits as a falling function of a secret's log loss, from calibration canaries of the base run."""
+        audited = self._canaries["canary_id"].isin(list(self.exposures))
+        known = self._canaries[audited & (self._canaries["role"] == "calibration")]
         if len(known) < 2 or self._secrets is None:
             return None
         bits = [self.exposures[int(i)] for i in known["canary_id"]]

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import torch
 
-from carto_core.audits.exposure import audit_exposure
+from carto_core.audits.exposure import audit_exposure, exposure_of_rank
 from carto_core.audits.extraction import audit_extraction, audit_natural, mean_nats
 from carto_core.audits.membership import audit_membership
 from carto_core.audits.perplexity import audit_perplexity
@@ -199,11 +199,17 @@ def _natural(subject: Subject, arm: Arm) -> Facts:
 
 def _exposure(subject: Subject, arm: Arm) -> Facts:
     found = audit_exposure(subject, searches=False, controls=False).summary
-    return {"exposure": {role: found[role]["inserted"]["median"] for role in ROLES}}
+    most = exposure_of_rank(found["num_references"], 0)
+    return {"exposure": {role: found[role]["inserted"]["median"] for role in ROLES}, "exposure_most": most}
 
 
 def _membership(subject: Subject, arm: Arm) -> Facts:
-    found = audit_membership(subject, trained_on=arm.repeats > 0).summary["attacks"]["loss"]
+    """Return how well the base run's texts are told, those too that this arm was not trained on.
+
+    Were the members those that a plan leaves, a plan that prunes low losses would leave members of high loss, and lower
+    every attack by loss on a model that memorized nothing.
+    """
+    found = audit_membership(subject).summary["attacks"]["loss"]
     return {"membership_auc": found["auc"]["value"], "membership_tpr": found["tpr_at_fpr_0.01"]["value"]}
 
 

@@ -22,7 +22,7 @@ ARM_WORDS = {
     "control": "trained under the same changes, made to as many randomly drawn samples of like length",
     "baseline": "trained on everything, unchanged",
     "dedup": "trained with only the first of every set of exact copies",
-    "oracle": "trained without as many samples, chosen by one who knows where the secrets are: a bound, not a plan",
+    "oracle": "trained without as many samples, chosen by one who knows where the secrets are: what could be hoped for, no plan",
 }
 ORDER = ("plan", "control", "baseline", "dedup")
 PAIRS = (
@@ -101,8 +101,8 @@ MEASURES = (
     Measure(
         "membership_tpr",
         "Training texts told by their loss",
-        "Share of the training texts that an attacker who sees losses finds while taking at most 1 % of other texts for "
-        "such. Lower is safer.",
+        "Share of the corpus's training texts, those too that a plan prunes, that an attacker who sees losses finds while "
+        "taking at most 1 % of other texts for such. Lower is safer.",
         "share",
     ),
     Measure(
@@ -204,7 +204,7 @@ def difference_words(measure: Measure, effect: dict[str, Any]) -> str:
 def difference_cell(measure: Measure, effect: dict[str, Any] | None) -> tuple[str, str, bool]:
     """Return a difference and its interval for a table, and whether the interval leaves out zero."""
     if effect is None or effect["estimate"] is None:
-        return UNKNOWN, "", False
+        return UNKNOWN if effect is None else reading(effect), "", False
     value = f"{measure.difference(effect['estimate'])}{measure.unit.replace(' percentage', '')}"
     if effect["low"] is None:
         return value, "", False
@@ -271,6 +271,12 @@ def control_words(measured: dict[str, Any]) -> str | None:
         f"The control changes {notes[0]['num_rows']:,} samples of {_span(tokens)} tokens, drawn anew for every seed (the plan "
         f"changes {notes[0]['plan_tokens']:,} tokens); by chance {_span(overlaps)} of them are the plan's own."
     )
+    lost = [note["texts_lost"] for note in notes if "texts_lost" in note]
+    if any(lost):
+        text += (
+            f" The plan leaves no copy of {notes[0]['plan_texts_lost']:,} of the distinct texts, the control of {_span(lost)}; "
+            "losing a text altogether costs more perplexity than losing a copy."
+        )
     off = sum(not note["within_tolerance"] for note in notes)
     return text + (
         f" In {off} of {len(notes)} draws the tokens differ by more than 2{PERCENT}: the nearest found." if off else ""

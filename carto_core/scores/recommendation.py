@@ -49,7 +49,8 @@ def recommend(label: str, quality_of: Callable[[str, str], Mapping[str, Quality]
         label: against which truth, key in `LABELS`.
         quality_of: (label, part) to the quality of each score on the calibration half.
     """
-    overall = {n: q.auc for n, q in quality_of(label, "all").items() if q.is_known and not SCORES[n].is_baseline}
+    known = {n: q for n, q in quality_of(label, "all").items() if q.is_known and not SCORES[n].is_baseline}
+    overall = {name: quality.auc for name, quality in known.items()}
     if not overall:
         return Recommendation(UNJUDGED, _unjudged(), beats_baselines=False)
     hard = {part: quality_of(wanted, part) for part, wanted in zip(HARD_PARTS, HARD_LABELS[label], strict=True)}
@@ -58,11 +59,12 @@ def recommend(label: str, quality_of: Callable[[str, str], Mapping[str, Quality]
     near = [name for name in overall if overall[name].value >= overall[best].low]
     better = [name for name in near if all(_beats_baselines(name, quality) for quality in asked.values())]
     chosen = max(better or [best], key=lambda name: overall[name].value)
-    if LITERAL in overall and overall[chosen].value <= overall[LITERAL].value:
+    if LITERAL in overall and overall[best].value <= overall[LITERAL].value:
         chosen = LITERAL
     beats = bool(asked) and chosen in better
-    literal = overall.get(LITERAL)
-    return Recommendation(chosen, _reason(chosen, overall[chosen].value, literal, label, asked, beats=beats), beats)
+    return Recommendation(
+        chosen, _reason(chosen, known[chosen], overall.get(LITERAL), label, asked, beats=beats), beats
+    )
 
 
 def _beats_baselines(name: str, quality: Mapping[str, Quality]) -> bool:
@@ -81,9 +83,11 @@ def _unjudged() -> str:
 
 
 def _reason(
-    chosen: str, auc: float, literal: Estimate | None, label: str, asked: Collection[str], *, beats: bool
+    chosen: str, quality: Quality, literal: Estimate | None, label: str, asked: Collection[str], *, beats: bool
 ) -> str:
-    text = f"{SCORES[chosen].title} tells {label} calibration samples from the rest with AUC {auc:.2f}"
+    text = f"{SCORES[chosen].title} tells {label} calibration samples from the rest with AUC {quality.auc.value:.2f}"
+    if not quality.is_enough:
+        text += f" (on {quality.num_positives} of them, too few to be sure)"
     if literal is not None and chosen != LITERAL:
         text += f", the paper's literal score with {literal.value:.2f}"
     if not asked:

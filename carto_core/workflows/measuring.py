@@ -50,7 +50,7 @@ def measure_plans(
         stop_at: end a plan once the 95 % interval of plan minus control, in extraction of the report half, is within +- this
             share of its middle, after at least 3 seeds; None measures all seeds. (Stopping where an interval is narrow makes
             it somewhat too narrow.)
-        oracle: also retrain without as many rows, chosen by one who knows the canaries: what no detector can do better.
+        oracle: also retrain without as many rows, chosen by one who knows the canaries; see `interventions.oracle`.
         membership: also attack every retrain by its losses. An arm that was trained without this is trained anew.
         out: the directory to write, of one plan alone; default `RUN/previews/HASH`.
         executor: where the retrains run.

@@ -498,10 +498,15 @@ def test_the_table_of_tokens_has_its_schema_in_both_parts(subject):
 
 def test_members_are_those_that_the_audited_model_was_trained_on():
     told = subject_of([f"member {i}" for i in range(4)], ["stranger"], knows=[])
+    pruned = dataclasses.replace(told, corpus=dataclasses.replace(told.corpus, repeats=np.array([1, 0, 3, 0])))
 
-    found = audit_membership(told, trained_on=np.array([True, False, True, False])).summary
+    whole, found = audit_membership(told), audit_membership(pruned)
 
-    assert (found["num_members"], found["left_out"]["not_trained_on"]) == (2, 2)
+    assert (found.summary["num_members"], found.summary["left_out"]["not_trained_on"]) == (2, 2)
+    assert found.definition == (
+        f"{whole.definition} 2 texts were pruned from the training, which was no random choice: the members that are left may "
+        "differ from non-members by more than their membership."
+    )
 
 
 def test_nonmembers_are_lent_the_models_of_members_drawn_from_the_seed():

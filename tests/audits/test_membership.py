@@ -122,9 +122,9 @@ def test_a_text_that_also_was_planted_is_no_member():
 
 
 def test_a_pruned_text_is_no_member_unless_a_copy_was_kept():
-    corpus = corpus_of(["a", "b", "b", "c"], ["v", "v"])
+    corpus = dataclasses.replace(corpus_of(["a", "b", "b", "c"], ["v", "v"]), repeats=np.array([0, 0, 2, 1]))
 
-    pool = draw_pool(corpus, trained_on=np.array([False, False, True, True]), seed=0)
+    pool = draw_pool(corpus, seed=0)
 
     assert [corpus.texts[i] for i in pool.members] == ["b", "c"]
     assert pool.left_out["not_trained_on"] == 1

@@ -4,7 +4,15 @@ import math
 import numpy as np
 import pytest
 
-from carto_core.preview.effects import mixed_devices, part_of_oracles, sign_flip_p, smallest_p
+from carto_core.preview.effects import (
+    SATURATED,
+    effects_of,
+    mixed_devices,
+    part_of_oracles,
+    reading,
+    sign_flip_p,
+    smallest_p,
+)
 
 
 def slow_p(differences):
@@ -50,6 +58,38 @@ def test_a_line_is_compared_with_the_oracle_of_its_own_share():
     assert math.isnan(part_of_oracles(lines[1], lines))
     assert math.isnan(part_of_oracles(line("recommended", 0.2, -0.1), lines))
     assert math.isnan(part_of_oracles(lines[2], [line("oracle", 0.1, 0.0)]))
+
+
+def exposed(plan, control, most=10.0):
+    """Return the effect on the report half's exposure, plan minus control, and what it shows."""
+    arms = [
+        {"arm": arm, "seed": seed, "exposure": {"calibration": None, "report": bits}, "exposure_most": most}
+        for arm, values in (("baseline", plan), ("plan", plan), ("control", control), ("dedup", plan))
+        for seed, bits in enumerate(values)
+    ]
+    wanted = ("plan", "control", "exposure.report")
+    effect = next(e for e in effects_of(arms) if (e["arm"], e["against"], e["metric"]) == wanted)
+    return effect, reading(effect)
+
+
+def test_exposures_that_both_end_where_counting_ends_have_no_difference():
+    effect, shown = exposed([10.0, 6.0, 6.5], [10.0, 9.0, 9.0])
+
+    assert (effect["estimate"], effect["low"], effect["high"]) == (None, None, None)
+    assert shown == effect["method"] == SATURATED
+
+
+def test_a_difference_from_an_exposure_where_counting_ends_is_at_least_so_much():
+    effect, shown = exposed([7.0, 6.0, 6.5], [10.0, 9.0, 9.0])
+
+    assert effect["estimate"] == pytest.approx(-17 / 6)
+    assert effect["method"].endswith("at least so much, because one side is at the most that was counted")
+    assert shown == "lower"
+    assert "at least" not in exposed([7.0, 6.0, 6.5], [9.5, 9.0, 9.0])[0]["method"]
+
+
+def test_what_was_not_measured_is_unknown_rather_than_in_need_of_seeds():
+    assert exposed([None, None], [3.0, 3.0])[1] == "unknown"
 
 
 @pytest.mark.parametrize(

@@ -231,6 +231,21 @@ def test_exposure_follows_the_loss(run, table):
     assert found.low <= found.value <= found.high
 
 
+def test_exposure_is_learnt_from_calibration_canaries_alone(run, table):
+    canaries = run.canaries()
+    told = []
+    for report_bits in (0.5, 9.5):
+        bits = [
+            report_bits if role == "report" else 2.0 + n
+            for role, n in zip(canaries["role"], canaries["repeats"], strict=True)
+        ]
+        exposures = dict(zip(canaries["canary_id"].astype(int), bits, strict=True))
+        estimator = Estimator(table, read_prepared(run), np.ones(len(table)), exposures=exposures)
+        told.append(estimator.estimate(without(table, canary_rows(table)[:3])).metrics["exposure.calibration"])
+
+    assert told[0] == told[1]
+
+
 # What was measured
 
 

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from carto_core import cli
+from carto_core.audits.subject import load_subject
 from carto_core.engine.executors import LocalExecutor
 from carto_core.errors import Cancelled, ConfigError
 from carto_core.interventions import oracle
@@ -20,7 +21,7 @@ from carto_core.preview.effects import (
     read_measurement,
     read_partial,
 )
-from carto_core.preview.measured import measure_arms
+from carto_core.preview.measured import ARM_AUDITS, measure_arms
 from carto_core.store.reader import open_run
 from carto_core.store.rundir import write_json
 from carto_core.types import ROLES, Plan
@@ -49,6 +50,19 @@ def test_the_control_is_as_large_as_the_plan_and_differs_from_it(run):
     assert np.array_equal(repeats == 0, weights == 0)
     assert abs(notes["tokens"] / notes["plan_tokens"] - 1) <= 0.02 or not notes["within_tolerance"]
     assert notes["overlap"] == ((repeats == 0) & plan.affected).sum() < plan.affected.sum()
+
+
+def test_the_control_says_how_many_texts_it_and_the_plan_lose_altogether(run):
+    table = light.load_table(run)
+    groups = np.flatnonzero(np.bincount(table.group_id) > 2)
+    repeats = np.where(np.isin(table.group_id, groups), 0, 1).astype(np.int32)
+    plan = Plan(repeats, repeats.astype(np.float32), [""] * len(table), {"type": "test"}, "prune")
+
+    drawn, _, notes = draw_control(plan, table, seed=0)
+
+    left = [group for group in np.unique(table.group_id) if (drawn[table.group_id == group] > 0).any()]
+    assert notes["plan_texts_lost"] == len(groups)
+    assert notes["texts_lost"] == len(np.unique(table.group_id)) - len(left) != len(groups)
 
 
 def test_the_control_is_drawn_anew_for_each_seed_and_the_same_for_one(run):
@@ -254,6 +268,16 @@ def test_a_sweep_of_plans_trains_once_what_several_need_and_says_of_each_what_it
         assert read_partial(light.measurement_dir(run, plan_dir)) is None
         alone = measure_plan(run, plan_dir, seeds=2)
         assert alone | {"created": ""} == measured | {"created": ""}
+
+
+def test_membership_is_asked_of_the_same_texts_in_every_arm(run):
+    baseline, plan = arms_of(run, prune(run), light.load_table(run), seeds=1, equal="steps")[:2]
+    subject = load_subject(run)
+
+    told = [ARM_AUDITS["membership"](subject, arm) for arm in (baseline, plan)]
+
+    assert (plan.repeats == 0).any()
+    assert told[0] == told[1], "the model is the same, so what a plan prunes does not change what is told of it"
 
 
 def test_the_command_line_asks_for_membership(run, monkeypatch, capsys):

@@ -67,6 +67,24 @@ def test_too_few_hard_secrets_ask_nothing_and_the_reason_says_so():
     assert "too few" in found.reason
 
 
+def test_the_literal_score_is_no_refuge_where_another_finds_more():
+    overall = {"memorization": 0.82, "consolidation": 0.85, "lt_iqr": 0.8, "num_tokens": 0.5}
+    once = {"memorization": 0.5, "consolidation": 0.5, "lt_iqr": 0.7, "num_tokens": 0.6}
+
+    found = recommended(overall, once=once, varied=once)
+
+    assert found.score == "lt_iqr"
+    assert found.beats_baselines
+
+
+def test_a_choice_on_few_positives_says_on_how_many():
+    few = {name: of(auc, 3) for name, auc in {"memorization": 0.4, "consolidation": 1.0}.items()}
+
+    found = recommend("extracted", lambda label, part: few if part == "all" else {n: of(None) for n in few})
+
+    assert "AUC 1.00 (on 3 of them, too few to be sure), the paper's literal score with 0.40" in found.reason
+
+
 def test_where_nothing_beats_the_baselines_the_best_is_shown_with_a_warning():
     overall = {"memorization": 0.4, "consolidation": 0.9, "num_tokens": 0.6}
     varied = {"memorization": 0.5, "consolidation": 0.6, "num_tokens": 0.7}

@@ -208,12 +208,12 @@ def _offer(run: Run, plan_dir: Path, folder: Path, *, again: bool) -> None:
     oracle = st.checkbox(
         "With an oracle of the same size",
         disabled=not np.any(cache.canaries_of(run)["inserted"]),
-        help="Retrains without as many rows, chosen by one who knows the canaries: what no detector can do better.",
+        help="Retrains without as many rows, chosen by one who knows the canaries of both halves: what a detector could hope for.",
     )
     membership = st.checkbox(
         "With membership inference",
-        help="Attacks every retrain by its losses: how many of the texts that it was trained on are found when at most 1 % of "
-        "others are taken for such? Retrains that were measured without this are trained anew.",
+        help="Attacks every retrain by its losses: how many of this run's training texts, those too that a plan prunes, are found "
+        "when at most 1 % of others are taken for such? Retrains that were measured without this are trained anew.",
     )
     arms = light.measurement_arms(run, plan_dir, seeds=seeds, oracle=oracle, membership=membership)
     minutes = expected_minutes(run, arms)
