@@ -12,7 +12,7 @@ from carto_core.masking import is_forced
 from carto_core.plots.palette import DARK, LIGHT, Theme
 from carto_core.store.reader import Run, open_run
 from carto_core.store.rundir import readable_runs, resolve_runs_root, update_manifest
-from carto_core.ui import live, shortcuts, state, texts
+from carto_core.ui import cache, live, shortcuts, state, texts
 from carto_core.ui.words import literal
 from carto_core.workflows import light
 
@@ -170,6 +170,8 @@ def _mask_switch() -> None:
 
 
 def _report_switch(run: Run) -> None:
+    if run.is_sealed and cache.canaries_of(run).empty:
+        return  # there is nothing to show or to hide
     seen = bool(run.manifest.get("report_seen"))
     st.caption("Choosing looks at **calibration** canaries only.")
     if seen:

@@ -481,6 +481,16 @@ def test_report_canaries_stay_hidden_until_somebody_asks(run):
     assert run.manifest["report_seen"] is True
 
 
+def test_a_run_without_canaries_has_none_to_show(runs_root):
+    tiny.make_run(runs_root / "bare", canaries=False)
+    tiny.make_run(runs_root / "tiny")
+
+    labels = {name: [button.label for button in opened("map", run=name).button] for name in ("bare", "tiny")}
+
+    assert "Show report canaries" in labels["tiny"]
+    assert "Show report canaries" not in labels["bare"]
+
+
 def test_hovering_does_not_give_report_canaries_away(run):
     canaries = run.canaries()
     report = canaries[(canaries["role"] == "report") & canaries["inserted"]]
