@@ -98,12 +98,15 @@ def _tenth(policy: str) -> float | None:
 def base_config(corpus: str, *, chars: int) -> RunConfig:
     """Return the settings of the run that scores are taken from: a size that two CPU cores bear.
 
+    Of more text the canaries get as many times the copies, so that they stay the same share of it. With the same copies in
+    1,300,000 characters of `mail` a model of this size gave 1 of 20 secrets away, and there was nothing to lower.
+
     Texts are cut into pieces about as long as a canary. Whole texts are several times longer, so that length alone finds
     the canaries, and a random cut of the plan's lengths removes them as well as the plan does.
     """
     return RunConfig(
         corpus=CorpusConfig(path=corpus, max_chars=chars, piece_words=16),
-        canaries=CanaryConfig(num_inserted=40, repeats=REPEATS),
+        canaries=CanaryConfig(num_inserted=40, repeats=(1, *(max(1, round(chars / CHARS)) * n for n in REPEATS[1:]))),
         model=ModelConfig(embed=64, hidden=128, context=64),
         engine=EngineConfig(epochs=10, snapshots=20, batch_size=16, learning_rate=8e-3, precision="bf16"),
     )
