@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.lines import Cell, effect, is_kept, keep, oracle, plan_of, read_results
-from benchmarks.paper_table import HALVED, pruning
+from benchmarks.paper_table import CHARS, HALVED, REPEATS, base_config, pruning
 from carto_core.workflows import light
 from tests.tiny import make_run
 
@@ -41,6 +41,11 @@ def test_the_oracle_prefers_what_is_given_away_whatever_its_copies(run):
     chosen = oracle(run, dataclasses.replace(table, truth=table.truth | {"extracted": extracted}), 0.05).sample_ids
 
     assert np.isin(np.flatnonzero(table.canary_id == given_away), chosen).all()
+
+
+@pytest.mark.parametrize(("chars", "copies"), [(1000, REPEATS), (CHARS, REPEATS), (1_300_000, (1, 16, 32, 64))])
+def test_copies_of_canaries_grow_with_the_text_so_that_they_stay_the_same_share_of_it(chars, copies):
+    assert base_config("mail", chars=chars).canaries.repeats == copies
 
 
 PRUNING = pruning(Path("unused"), 1000).cells
