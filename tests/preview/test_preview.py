@@ -348,7 +348,7 @@ def test_an_arm_is_asked_what_was_wanted_of_it_and_kept_apart_by_that(run):
 
     assert 0 <= metric_of(told, "membership_auc") <= 1
     assert np.isnan(metric_of(told, "exposure.report"))
-    assert measured["exposure"]["report"] > 0
+    assert 0 < measured["exposure"]["report"] <= measured["exposure_most"] == math.log2(1000)
     assert told["extraction"] == measured["extraction"]
     assert "membership_auc" not in measured
 
