@@ -639,7 +639,8 @@ def test_membership_is_shown_where_it_was_measured(run):
     sound(app.run())
 
     assert any(METRICS["membership_tpr"] in c.proto.alt for c in app.get("plotly_chart"))
-    assert METRICS["membership_tpr"] in set(frame(app, "reading")["metric"])
+    (table,) = [m.value for m in app.markdown if m.value.startswith("| metric | against | difference | reading |")]
+    assert f"| {METRICS['membership_tpr']} | control | +0.000 [+0.000, +0.000] | no effect shown (covers 0) |" in table
 
 
 def test_retrains_of_several_devices_are_told_beside_the_verdict(run):

@@ -266,19 +266,18 @@ def _result(run: Run, measured: dict[str, Any]) -> None:
                 alt=f"{METRICS[metric]} of every retrain by arm",
             )
     st.markdown("**Effect of the plan**, paired over seeds, 95 % t intervals")
-    st.dataframe(
-        [_effect_row(e) for e in measured["effects"] if e["arm"] == "plan" and e["metric"] in SHOWN], hide_index=True
-    )
+    rows = [_effect_row(e) for e in measured["effects"] if e["arm"] == "plan" and e["metric"] in SHOWN]
+    st.markdown("\n".join(["| metric | against | difference | reading |", "| --- " * 4 + "|", *rows]))
     st.markdown(_verdict(measured["effects"]))
     if note := mixed_devices(arms):
         st.caption(note)
 
 
-def _effect_row(effect: dict[str, Any]) -> dict[str, Any]:
+def _effect_row(effect: dict[str, Any]) -> str:
+    """Return one row of a Markdown table, which wraps: a data frame hides its last column, the reading, in half a page."""
     low, high = ("?" if effect[name] is None else f"{effect[name]:+.3f}" for name in ("low", "high"))
     difference = "unknown" if effect["estimate"] is None else f"{effect['estimate']:+.3f} [{low}, {high}]"
-    facts = {"metric": METRICS[effect["metric"]], "against": effect["against"], "difference": difference}
-    return facts | {"reading": reading(effect)}
+    return f"| {METRICS[effect['metric']]} | {effect['against']} | {difference} | {reading(effect)} |"
 
 
 def _verdict(effects: list[dict[str, Any]]) -> str:
